@@ -1,0 +1,8 @@
+"""Adapters: how each framework gives and takes state. This file is the table; importing it imports no framework.
+
+Each adapter is one module (see `core.registry.Adapter`), loaded when the first object of its framework is handed over.
+"""
+
+from ..core.registry import register
+
+register("torch", f"{__name__}.torch", framework="torch")

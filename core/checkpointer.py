@@ -1,0 +1,462 @@
+"""Checkpointer: log → decide → snapshot → write → commit → retire. It only puts these in order; each has a file of its own."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from ..errors import CheckpointNotFoundError, ClosedError, ConfigError, KeepbestError, RunExistsError, UsageError
+from ..storage.backend import open_backend
+from ..storage.checkpoint import Checkpoint
+from ..storage.history import History
+from ..storage.run import Run
+from . import preflight, restoring, rng, snapshot
+from .decision import Decision, decision
+from .monitor import MetricMonitor
+from .policy import CheckpointPolicy
+from .position import Position
+from .preemption import Preemption
+from .saver import Saver, SaveRequest, name_checkpoint
+from .staging import Staging
+from .state import check_objects
+from .tracker import SaveTracker
+from .training import Rewind, Training
+from .when import Facts
+from .writer import SaveHandle, Writer
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+class Checkpointer:
+    """Watches a training's metrics, keeps the checkpoints that its policy wants, and continues where a run stopped.
+
+    Args:
+        url: the run: a folder, or `memory://…`.
+        policy: when to save and what to keep; None saves every epoch and keeps the last one.
+        storage_options: what fsspec takes for the URL's scheme; never logged or stored.
+        mode: "async": `log` and `save` return as soon as the state is copied, and writing goes on behind training. "sync": they
+            return when the checkpoint is durable.
+        **objects: everything that makes up the training's state, by name: modules, optimizers, schedulers, data loaders with
+            `state_dict`, plain dicts. The global random number generators are always saved along.
+
+    Raises:
+        ConfigError: a setting is wrong; `UnsupportedStateError`: an object that cannot be saved, or state inside one.
+        StorageError: the place cannot be written to, or has no space for what the policy keeps.
+
+    Example:
+        >>> policy = CheckpointPolicy(monitor="val_loss", keep_best=3, patience=5)
+        >>> with Checkpointer("runs/7", policy, model=model, optimizer=optimizer) as ckpt:
+        ...     for epoch in ckpt.epochs(20):
+        ...         ckpt.log(train_loss=train_epoch(), val_loss=validate_epoch())
+        ...     ckpt.restore("best")
+
+    Not thread-safe: it belongs to the thread that trains.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        policy: CheckpointPolicy | None = None,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        mode: Literal["async", "sync"] = "async",
+        **objects: Any,
+    ) -> None:
+        if mode not in ("async", "sync"):
+            raise ConfigError(f"unknown mode {mode!r} of a Checkpointer. Use mode='async' or mode='sync'.")
+        _check_names(objects)
+        check_objects(objects)
+        backend = open_backend(url, storage_options)
+        self.policy = policy if policy is not None else CheckpointPolicy()
+        self.run = Run(backend)
+        """The run, for reading."""
+        self._objects = objects
+        self._mode = mode
+        self._saver = Saver(backend, self.policy)
+        preflight.check(backend, objects, self.policy, held=len(self._saver.checkpoints))
+        self._training = Training(self.run, self.policy)
+        self._tracker = SaveTracker(time.monotonic())
+        self._staging = Staging()
+        self._writer = Writer()
+        self._preemption = Preemption()
+        self._handles_sigterm = bool(self.policy.decide(_SIGNALLED))
+        self._must_resume = self._saver.holds_anything
+        self._going_back: Rewind | None = None
+        self._epoch_of_loop: int | None = None
+        self._closed = False
+
+    @property
+    def position(self) -> Position:
+        """Where training stands."""
+        return self._training.position
+
+    @property
+    def history(self) -> History:
+        """Every row logged on the way here, by this process and by those that it continues."""
+        return self._training.history
+
+    @property
+    def monitors(self) -> tuple[MetricMonitor, ...]:
+        """The monitors, the primary one first."""
+        return self._training.monitors
+
+    # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def epochs(self, n: int) -> Iterator[int]:
+        """Iterate over the epochs that are left of `n`, counted from 0: resume, loop, end early on patience, save at the end.
+
+        The body calls `log` once. When the loop ends, everything is committed.
+
+        Args:
+            n: how many epochs the whole training has, those of earlier processes included.
+
+        Raises:
+            ConfigError: `n` is not a whole number of at least 0.
+            StateMismatchError, DamagedError: the run cannot be resumed; nothing was changed.
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise ConfigError(f"epochs(n) takes how many epochs the training has, a whole number (got {n!r}).")
+        self._check_open("epochs")
+        return self._epochs(n)
+
+    def _epochs(self, n: int) -> Iterator[int]:
+        self._go_back()
+        if self._must_resume:
+            self.resume()
+        self._arm()
+        try:
+            while self.position.next_epoch < n and not self._training.stopped:
+                self._epoch_of_loop = self.position.next_epoch
+                yield self._epoch_of_loop
+                if self.position.next_epoch == self._epoch_of_loop:
+                    self.log()  # nothing to say is fine without a monitor; with one it is an error that names it
+            self._epoch_of_loop = None
+            self._save_if_due("end")
+            self.wait()
+        finally:
+            self._epoch_of_loop = None
+            self._preemption.uninstall()
+
+    def log(
+        self,
+        metrics: Mapping[str, object] | None = None,
+        /,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        **named: object,
+    ) -> Decision:
+        """Close an epoch: judge its metrics, save if the policy says so.
+
+        Args:
+            metrics: values by name, for names that are no identifiers: `{"val/loss": 0.3}`.
+            epoch: the epoch that ends (from 0), where the loop knows better than counting.
+            step: training steps so far, likewise.
+            **named: values by name: numbers, 0-d arrays or tensors, `Measured(value, step=…)`.
+
+        Returns:
+            What was decided and why.
+
+        Raises:
+            MetricError: the monitored metric is missing, or not a number; nothing was recorded.
+            SaveFailedError: the save before this one failed.
+            RunExistsError: the run holds checkpoints and was not resumed.
+            UsageError: `log` was called twice in one pass of `epochs()`, or with another epoch than it is at.
+
+        Cost: some 10 µs if nothing is saved; otherwise one copy of the state, and with mode="sync" writing it.
+        """
+        self._begin("log")
+        self._check_epoch(epoch)
+        merged = {**metrics, **named} if metrics else named
+        verdicts = self._training.close_epoch(merged, epoch=epoch, step=step)
+        reasons = self._save_if_due("epoch", improved=self._tracker.improved(verdicts, self.monitors))
+        made = decision(verdicts, reasons)
+        _log.debug("epoch.decided step=%d %s", self.position.step, made.reason)
+        self._end_if_preempted()
+        return made
+
+    def log_step(
+        self, metrics: Mapping[str, object] | None = None, /, *, step: int | None = None, **named: object
+    ) -> None:
+        """Close a training step: record its metrics, save if the policy saves by steps or seconds.
+
+        Args:
+            metrics: as for `log`; scalars on a device stay there until the next `log` or save, so nothing waits for it.
+            step: training steps so far, where the loop knows better than counting.
+            **named: values by name.
+
+        Raises:
+            As `log`.
+        """
+        self._begin("log_step")
+        self._training.close_step({**metrics, **named} if metrics else named, step=step)
+        self._save_if_due("step")
+        self._end_if_preempted()
+
+    # ── saving and restoring ──────────────────────────────────────────────────────────────────────────────────────
+
+    def save(self) -> SaveHandle:
+        """Save now, whatever the policy says of when; what it says of keeping holds.
+
+        Returns:
+            A handle: `.result()` returns when the checkpoint is committed and durable.
+
+        Raises:
+            As `log`.
+        """
+        self._begin("save")
+        return self._save(("request",))
+
+    def resume(self) -> Position | None:
+        """Continue the run from its latest checkpoint: objects, random numbers, monitors, history and position.
+
+        Returns:
+            Where training stands now, or None if the run holds no checkpoint yet.
+
+        Raises:
+            StateMismatchError: the objects do not fit; all differences are listed, nothing was changed.
+            DamagedError: the latest checkpoint is damaged; nothing was changed. `restore(name)` goes back to an older one.
+        """
+        self._check_open("resume")
+        self.wait()
+        try:
+            latest = self.run.latest
+        except CheckpointNotFoundError:
+            self._must_resume = False
+            return None
+        ignored = sorted(set(latest.objects()) - set(self._objects) - {rng.NAME})
+        if ignored:
+            warnings.warn(
+                f"checkpoint {latest.name} holds {', '.join(ignored)}, which this Checkpointer was not given, so training "
+                "goes on without. Pass them to the Checkpointer to restore them.",
+                stacklevel=2,
+            )
+        rewind = self._training.rewind(latest)
+        restoring.restore(latest, self._objects, with_rng=True)
+        self._going_back = rewind
+        self._go_back()
+        _log.info("run.resumed run=%s checkpoint=%s at=%s", self.run.url, latest.name, self.position)
+        return self.position
+
+    def restore(self, which: str | int = "best", *, only: Sequence[str] | None = None) -> Checkpoint:
+        """Set the objects to their states in a checkpoint. If training goes on from there, it makes a new branch.
+
+        Args:
+            which: "best", "latest", a checkpoint's name or its unique beginning, or a sequence number.
+            only: names of objects; None means all. Training goes on from a checkpoint only if all were restored.
+
+        Returns:
+            The checkpoint.
+
+        Raises:
+            CheckpointNotFoundError: there is none of that name.
+            StateMismatchError, DamagedError: as `resume`; nothing was changed.
+        """
+        self._check_open("restore")
+        self.wait()
+        checkpoint = self.run.get(which)
+        wanted = self._objects if only is None else {name: self._object(name) for name in only}
+        if not checkpoint.complete and only is None:
+            wanted = {name: obj for name, obj in self._objects.items() if name in checkpoint.objects()}
+        whole = checkpoint.complete and only is None
+        rewind = self._training.rewind(checkpoint) if whole else None
+        restoring.restore(checkpoint, wanted, with_rng=whole)
+        self._going_back = rewind or self._going_back
+        _log.info("checkpoint.restored run=%s checkpoint=%s", self.run.url, checkpoint.name)
+        return checkpoint
+
+    def wait(self) -> None:
+        """Return when no save is in flight.
+
+        Raises:
+            SaveFailedError: the last one failed.
+        """
+        self._writer.wait()
+        self._surface()
+
+    def close(self) -> None:
+        """Save at the end if the policy says so and training went on since the last save; wait; let go of everything.
+
+        Raises:
+            SaveFailedError: a save failed that nobody was told of yet.
+        """
+        if self._closed:
+            return
+        try:
+            self._save_unless_restored("end")
+            self.wait()
+        finally:
+            self._release()
+
+    def __enter__(self) -> Self:
+        self._check_open("__enter__")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            if not self._closed and not isinstance(error, SystemExit):
+                self._save_unless_restored("exception")
+            self.wait()
+        except KeepbestError as second:
+            # The user is about to see what ended the training; this must not hide it.
+            error.add_note(f"keepbest: {second}")
+        finally:
+            self._release()
+
+    # ── in order ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, call: str) -> None:
+        """What comes before anything is recorded."""
+        self._check_open(call)
+        self._surface()
+        if self._going_back is not None:
+            self._go_back()
+        if self._must_resume:
+            raise RunExistsError(self.run.url, self._saver.newest_name)
+        self._arm()
+
+    def _check_open(self, call: str) -> None:
+        if self._closed:
+            raise ClosedError(call, self.run.url)
+
+    def _check_epoch(self, epoch: int | None) -> None:
+        if self._epoch_of_loop is None:
+            return
+        if self.position.next_epoch != self._epoch_of_loop:
+            raise UsageError(
+                f"log() was called twice in epoch {self._epoch_of_loop + 1}. Log all metrics of an epoch in one call; "
+                "log_step() is for what happens within it."
+            )
+        if epoch is not None and epoch != self._epoch_of_loop:
+            raise UsageError(
+                f"epochs() is at epoch {self._epoch_of_loop} (from 0), log() was told epoch={epoch}. Leave epoch out."
+            )
+
+    def _surface(self) -> None:
+        """Tell the user what went wrong behind training."""
+        failure = self._writer.take_error()
+        while self._saver.notices:
+            warnings.warn(self._saver.notices.pop(0), stacklevel=4)
+        if failure is None:
+            return
+        self._tracker.failed(self._saver.checkpoints)
+        if self.policy.on_save_error == "raise":
+            raise failure
+        warnings.warn(f"{failure} Training goes on.", stacklevel=4)
+
+    def _save_if_due(
+        self, event: Literal["epoch", "step", "end", "signal", "exception"], *, improved: bool = False
+    ) -> tuple[str, ...]:
+        facts = Facts(
+            event=event,
+            epoch=self.position.epoch,
+            step=self.position.step,
+            time=time.monotonic(),
+            improved=improved,
+            last_saved_epoch=self._tracker.last.epoch,
+            last_saved_step=self._tracker.last.step,
+            last_saved_time=self._tracker.last.time,
+        )
+        reasons = self.policy.decide(facts)
+        if reasons:
+            self._save(reasons)
+        return reasons
+
+    def _save_unless_restored(self, event: Literal["end", "exception"]) -> None:
+        """Save what training left, unless it never began, or the objects are those of an older checkpoint by now."""
+        if not self._must_resume and self._going_back is None:
+            self._save_if_due(event)
+
+    def _save(self, reasons: tuple[str, ...]) -> SaveHandle:
+        self._writer.wait()  # staging holds one snapshot: the one before must be written
+        self._surface()
+        self._training.flush()
+        metrics, scores = self._training.metrics_and_scores()
+        name, write_id = name_checkpoint(self.position)
+        request = SaveRequest(
+            name=name,
+            write_id=write_id,
+            snapshot=snapshot.take(self._objects, self._staging),
+            position=self.position,
+            reasons=reasons,
+            metrics=metrics,
+            scores=scores,
+            training=self._training.to_json(),
+        )
+        self._tracker.started(self.position, time.monotonic(), scores)
+        handle = self._writer.submit(name, lambda: self._write(request))
+        if self._mode == "sync":
+            self.wait()
+        return handle
+
+    def _write(self, request: SaveRequest) -> None:
+        """Runs in the writer's thread: what a checkpoint says was logged is durable before the checkpoint is."""
+        self._training.sync()
+        self._saver.save(request)
+
+    def _go_back(self) -> None:
+        """Training goes on from the checkpoint that was restored last."""
+        rewind, self._going_back = self._going_back, None
+        if rewind is None:
+            return
+        self._training.go_back(rewind)
+        self._saver.parent = rewind.checkpoint.sequence
+        self._tracker.resumed(rewind.position, time.monotonic(), self._saver.checkpoints)
+        self._must_resume = False
+
+    def _arm(self) -> None:
+        if self._handles_sigterm:
+            self._preemption.install()
+
+    def _end_if_preempted(self) -> None:
+        if self._preemption.requested:
+            self._save_if_due("signal")
+            self.wait()
+            self._preemption.end_training()
+
+    def _object(self, name: str) -> Any:
+        if name not in self._objects:
+            raise UsageError(
+                f"only={name!r} names no object of this Checkpointer; it has {', '.join(self._objects) or 'none'}."
+            )
+        return self._objects[name]
+
+    def _release(self) -> None:
+        self._closed = True
+        self._preemption.uninstall()
+        self._writer.close()
+        self._training.close()
+        self._staging.release()
+
+
+_SIGNALLED = Facts(
+    event="signal",
+    epoch=0,
+    step=1,
+    time=0.0,
+    improved=False,
+    last_saved_epoch=None,
+    last_saved_step=None,
+    last_saved_time=0.0,
+)
+
+
+def _check_names(objects: Mapping[str, Any]) -> None:
+    for name in objects:
+        if name == rng.NAME or not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"an object of a Checkpointer cannot be called '{name}': it names a file, and '{rng.NAME}' is taken by the "
+                "random number generators. Call it something else."
+            )

@@ -1,0 +1,64 @@
+"""Checks of single settings: each returns the setting in the form that judging uses, or raises a ConfigError."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from ..errors import ConfigError, did_you_mean
+
+OnNonFinite = Literal["ignore", "warn", "stop", "raise"]
+
+
+def check_key(key: object) -> str:
+    """Return the name of a metric, which is not empty."""
+    if isinstance(key, str) and key.strip():
+        return key
+    raise ConfigError(f"a monitor needs the name of a metric, not {key!r}.")
+
+
+def check_whole(name: str, number: object, *, least: int) -> int:
+    """Return a whole number that is `least` or more; True is none."""
+    if isinstance(number, int) and not isinstance(number, bool) and number >= least:
+        return number
+    raise ConfigError(f"{name} must be a whole number, {least} or more, not {number!r}.")
+
+
+def check_finite(name: str, number: object) -> float:
+    """Return a finite number as a float."""
+    if isinstance(number, float | int) and not isinstance(number, bool) and number - number == 0:
+        return float(number)
+    raise ConfigError(f"{name} must be a finite number, not {number!r}.")
+
+
+def check_min_delta(min_delta: float | str) -> tuple[float, float]:
+    """Return the absolute part and the relative one (a share, not a percentage)."""
+    text = min_delta.strip() if isinstance(min_delta, str) else ""
+    try:
+        delta = float(text[:-1]) if text.endswith("%") else check_finite("min_delta", min_delta)
+    except ValueError:
+        delta = -1.0
+    if not 0 <= delta < float("inf"):
+        raise ConfigError(
+            "min_delta is how much better a value must be, whichever way is better: 0 or more, a number such as 0.01 "
+            f"or a share of the best such as '1%', not {min_delta!r}."
+        )
+    return (0.0, delta / 100) if text else (delta, 0.0)
+
+
+def check_nonfinite(on_nonfinite: str, limit: int | None) -> tuple[OnNonFinite, int]:
+    """Return what NaN and infinity lead to, and how many in a row it takes to end training."""
+    choices: tuple[OnNonFinite, ...] = get_args(OnNonFinite)
+    chosen = next((choice for choice in choices if choice == on_nonfinite), None)
+    if chosen is None:
+        raise ConfigError(
+            f"on_nonfinite must be 'ignore', 'warn', 'stop' or 'raise', not {on_nonfinite!r}."
+            f"{did_you_mean(str(on_nonfinite), choices)}"
+        )
+    if limit is None:
+        return chosen, 1
+    if chosen in ("ignore", "warn"):
+        raise ConfigError(
+            f"nonfinite_limit={limit} has no effect with on_nonfinite={chosen!r}, which never ends training. Say "
+            "on_nonfinite='stop' or 'raise', or leave the limit out."
+        )
+    return chosen, check_whole("nonfinite_limit", limit, least=1)

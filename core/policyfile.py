@@ -1,0 +1,68 @@
+"""A policy's file or text becomes its fields; whether they make sense is for CheckpointPolicy to say."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, PolicyError
+
+
+def parse_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the fields in a .json, .yaml, .yml or .toml file.
+
+    Raises:
+        ConfigError: the file cannot be read, is of another kind, or needs PyYAML, which is not installed.
+        PolicyError: it is not valid JSON, YAML or TOML, or holds no fields.
+    """
+    file = Path(path)
+    kind = file.suffix.lower()
+    if kind not in (".json", ".yaml", ".yml", ".toml"):
+        raise ConfigError(f"{file} is no policy file: its name must end in .json, .yaml, .yml or .toml.")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the policy file {file}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{file} is not text in UTF-8: {error}.") from error
+    if kind == ".json":
+        return parse_json(text, str(file))
+    if kind == ".toml":
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PolicyError(f"{file} is not valid TOML: {error}.") from error
+    return _parse_yaml(text, str(file))
+
+
+def parse_json(text: str | bytes, what: str = "this policy") -> dict[str, Any]:
+    """Return the fields in a JSON text, called `what` in errors.
+
+    Raises:
+        PolicyError: it is not JSON, or no object.
+    """
+    try:
+        return _fields(json.loads(text), what)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PolicyError(f"{what} is not valid JSON: {error}.") from error
+
+
+def _parse_yaml(text: str, what: str) -> dict[str, Any]:
+    try:
+        import yaml  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise ConfigError(f"reading {what} needs PyYAML: pip install pyyaml, or write it as .toml or .json.") from error
+    try:
+        return _fields(yaml.safe_load(text), what)
+    except yaml.YAMLError as error:
+        raise PolicyError(f"{what} is not valid YAML: {error}.") from error
+
+
+def _fields(parsed: object, what: str) -> dict[str, Any]:
+    if isinstance(parsed, Mapping) and all(isinstance(name, str) for name in parsed):
+        return dict(parsed)
+    raise PolicyError(f"{what} must hold the fields of a CheckpointPolicy by name, such as monitor: val_loss.")

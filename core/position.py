@@ -1,0 +1,50 @@
+"""Position: where in its training a run stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A moment between two steps. Epochs count from 0, as `range` does."""
+
+    next_epoch: int = 0
+    """The epoch to run next, or the one that is under way if `steps_in_epoch` is not 0."""
+    step: int = 0
+    """Training steps closed, over the whole run."""
+    steps_in_epoch: int = 0
+    """Steps closed of the epoch under way; a loader that cannot continue by itself skips as many batches."""
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that was closed last, or is under way; None before the first."""
+        if self.steps_in_epoch:
+            return self.next_epoch
+        return self.next_epoch - 1 if self.next_epoch else None
+
+    def after_epoch(self, epoch: int | None, step: int | None) -> Position:
+        """Return the position after an epoch was closed; the arguments are what the loop knows better, or None."""
+        closed = self.next_epoch if epoch is None else epoch
+        return Position(next_epoch=closed + 1, step=self.step if step is None else step)
+
+    def after_step(self, step: int | None) -> Position:
+        """Return the position after one step was closed."""
+        closed = self.step + 1 if step is None else step
+        return replace(self, step=closed, steps_in_epoch=self.steps_in_epoch + 1)
+
+    def to_json(self) -> dict[str, int]:
+        """Return plain data for the state file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Position:
+        """Return what `to_json` was called on."""
+        return cls(next_epoch=data["next_epoch"], step=data["step"], steps_in_epoch=data["steps_in_epoch"])
+
+    def __str__(self) -> str:
+        if self.steps_in_epoch:
+            return f"epoch {self.next_epoch + 1}, step {self.step}"
+        return f"the end of epoch {self.next_epoch}" if self.next_epoch else f"step {self.step}"

@@ -1,0 +1,62 @@
+"""Preemption: SIGTERM says that the machine goes away; training saves at its next boundary, then ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+EXIT_CODE = 128 + signal.SIGTERM
+
+
+class Preemption:
+    """Notes a SIGTERM. The handler itself does nothing else: a snapshot in the middle of a step would be torn."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        """A SIGTERM came and was not acted on yet."""
+        self._previous: Any = None
+        self._installed = False
+
+    def install(self) -> None:
+        """Take SIGTERM over. Only the main thread may; elsewhere whoever owns the main thread says when to save."""
+        if self._installed or threading.current_thread() is not threading.main_thread():
+            return
+        self._previous = signal.signal(signal.SIGTERM, self._note)
+        self._installed = True
+
+    def uninstall(self) -> None:
+        """Give SIGTERM back to the handler that had it."""
+        if not self._installed or threading.current_thread() is not threading.main_thread():
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if self._previous is None else self._previous)
+        self._installed = False
+
+    def end_training(self) -> None:
+        """Hand the signal on to the handler that was there before; if that returns, or there was none, exit.
+
+        Raises:
+            SystemExit: code 143 (128 + 15), as shells report a death by SIGTERM. Not if SIGTERM was being ignored.
+        """
+        self.requested = False
+        previous = self._previous
+        self.uninstall()
+        if previous is signal.SIG_IGN:
+            return
+        if callable(previous):
+            previous(signal.SIGTERM, None)
+        raise SystemExit(EXIT_CODE)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            # The second one means now: no boundary came, or the save takes too long.
+            self.uninstall()
+            if callable(self._previous):
+                self._previous(number, frame)
+            raise SystemExit(EXIT_CODE)
+        _log.warning("preemption.requested: saving at the next log() or log_step(), then exiting")
+        self.requested = True

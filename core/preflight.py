@@ -1,0 +1,49 @@
+"""Preflight: find out before training, not hours into it, that a run cannot be written."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import StorageError, StorageFullError
+from ..storage.backend import Backend
+from ..storage.layout import TEMPORARY_PREFIX
+from .policy import CheckpointPolicy
+from .retention import KeepBest, KeepLast, simple_keep_rules
+from .snapshot import estimate
+
+_PROBE = b"keepbest was here\n"
+
+
+def check(backend: Backend, objects: Mapping[str, Any], policy: CheckpointPolicy, *, held: int) -> None:
+    """Write, read and delete a small object, and see whether the space left is enough.
+
+    Args:
+        backend: where the run is, or will be.
+        objects: what will be saved.
+        policy: says how many checkpoints stay; one more is there while the next replaces it.
+        held: checkpoints that are there already.
+
+    Raises:
+        StoragePermissionError, StorageError, NotARunError: it cannot be written, read or deleted there.
+        StorageFullError: so many do not fit.
+        UnsupportedStateError: the state holds what cannot be saved.
+    """
+    nbytes = estimate(objects)
+    key = TEMPORARY_PREFIX + uuid.uuid4().hex
+    backend.put_if_absent(key, _PROBE)
+    try:
+        if backend.read(key) != _PROBE:
+            raise StorageError(f"{backend.url}/{key}", "what was read is not what was written. Do not train to this place.")
+    finally:
+        backend.delete([key])
+    needed, free = space_needed(policy, nbytes, held=held), backend.free_bytes()
+    if free is not None and free < needed:
+        raise StorageFullError(backend.url, needed=needed, free=free)
+
+
+def space_needed(policy: CheckpointPolicy, nbytes: int, *, held: int) -> int:
+    """Return the bytes that the checkpoints still to come take, if each takes `nbytes` and those `held` make room."""
+    kept = sum(rule.n for rule in simple_keep_rules(policy.keep_rule) if isinstance(rule, KeepBest | KeepLast))
+    return nbytes * max(1, kept + 1 - held)

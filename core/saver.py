@@ -1,0 +1,181 @@
+"""Saver: one snapshot → files → commit → retention. What to save and when is decided before; here it is only put in order."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import logging
+import platform
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StorageError
+from ..storage import statefile
+from ..storage.backend import Backend
+from ..storage.commit import BytesDraft, Draft, LinkDraft
+from ..storage.layout import STATE_FILE, checkpoint_name, data_key
+from ..storage.manifest import Artifact, CheckpointInfo, Manifest, Score
+from ..storage.run_writer import RunWriter
+from .policy import CheckpointPolicy
+from .position import Position
+from .preflight import space_needed
+from .registry import adapters_in_use
+from .snapshot import Snapshot
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveRequest:
+    """One save, with everything that is known when it is decided."""
+
+    name: str
+    """The checkpoint's name."""
+    write_id: str
+    snapshot: Snapshot
+    position: Position
+    reasons: tuple[str, ...]
+    metrics: Mapping[str, float]
+    """Those logged at this very position."""
+    scores: tuple[Score, ...]
+    training: Mapping[str, Any]
+    """Where training stood: position, monitors, journal mark."""
+
+
+def name_checkpoint(position: Position) -> tuple[str, str]:
+    """Return a fresh name and the write id that makes it so."""
+    write_id = uuid.uuid4().hex
+    return checkpoint_name(epoch=position.epoch, step=position.step, write_id=write_id), write_id
+
+
+class Saver:
+    """Saves to one run. `save` runs in the writer's thread, one at a time; the rest when no save is in flight."""
+
+    def __init__(self, backend: Backend, policy: CheckpointPolicy) -> None:
+        self._run = RunWriter(backend)
+        self._policy = policy
+        self.parent: int | None = None
+        """Sequence of the checkpoint that training continues from."""
+        self._looked_at_space = False
+        self.notices: list[str] = []
+        """What the user should hear of that failed no save; the Checkpointer takes them out."""
+
+    @property
+    def checkpoints(self) -> Sequence[CheckpointInfo]:
+        """What is committed and was not retired, oldest first."""
+        return self._run.checkpoints
+
+    @property
+    def holds_anything(self) -> bool:
+        """The run holds a checkpoint, or a manifest that cannot be read."""
+        return self._run.next_sequence > 1
+
+    @property
+    def newest_name(self) -> str:
+        """The name of the newest checkpoint, for messages."""
+        return self.checkpoints[-1].name if self.checkpoints else "one whose manifest is damaged"
+
+    def save(self, request: SaveRequest) -> None:
+        """Write, commit, then retire what the policy no longer keeps.
+
+        Raises:
+            KeepbestError: nothing was committed, and nothing older was touched.
+        """
+        self._check_space(request.snapshot.nbytes)
+        parent = self.parent
+        weights: Mapping[str, Artifact] = {}
+        if self._policy.best_contents == "weights" and any(score.value is not None for score in request.scores):
+            weights = self._commit_weights(request, parent)
+        drafts: list[Draft] = [
+            LinkDraft(
+                file=draft.file, source=data_key(_weights_name(request), draft.file), artifact=weights[draft.file]
+            )
+            if draft.file in weights
+            else draft
+            for draft in request.snapshot.files
+        ]
+        self._commit(request, request.name, request.write_id, drafts, request.snapshot, parent, complete=True)
+        self.parent = self._run.next_sequence - 1
+        self._tidy()
+
+    def _commit_weights(self, request: SaveRequest, parent: int | None) -> Mapping[str, Artifact]:
+        """Commit the weights by themselves, so that the best can stay when the complete checkpoint goes."""
+        part = request.snapshot.weights_only()
+        name = _weights_name(request)
+        return self._commit(request, name, uuid.uuid4().hex, list(part.files), part, parent, complete=False)
+
+    def _commit(  # noqa: PLR0913: one commit has these facts
+        self,
+        request: SaveRequest,
+        name: str,
+        write_id: str,
+        drafts: list[Draft],
+        snapshot: Snapshot,
+        parent: int | None,
+        *,
+        complete: bool,
+    ) -> Mapping[str, Artifact]:
+        state = BytesDraft(file=STATE_FILE, data=statefile.dump(snapshot.objects, request.training))
+        artifacts = self._run.write(name, [*drafts, state])
+        manifest = Manifest(
+            sequence=self._run.next_sequence,
+            write_id=write_id,
+            name=name,
+            step=request.position.step,
+            epoch=request.position.epoch,
+            parent=parent,
+            time=time.time(),
+            reasons=request.reasons,
+            complete=complete,
+            metrics=dict(request.metrics),
+            scores=request.scores,
+            artifacts=dict(artifacts),
+            host=socket.gethostname(),
+            versions=_versions(),
+        )
+        self._run.commit(manifest)
+        return artifacts
+
+    def _check_space(self, nbytes: int) -> None:
+        """At the first save, when the optimizer has all its state, look once more whether the rest will fit."""
+        if self._looked_at_space:
+            return
+        self._looked_at_space = True
+        needed, free = space_needed(self._policy, nbytes, held=len(self.checkpoints)), self._run.backend.free_bytes()
+        if free is not None and free < needed:
+            self.notices.append(
+                f"{self._run.url} has {free:,} bytes left; the checkpoints that the policy keeps need {needed:,} more. "
+                "Free some space, or keep fewer, before saving fails."
+            )
+
+    def _tidy(self) -> None:
+        """Retire and refresh the hints. The checkpoint is committed: a failure here is told, and tried again next time."""
+        try:
+            self._run.retire(self._policy.retain(self._run.checkpoints).retire)
+            self._run.refresh_hints()
+        except StorageError as error:
+            _log.warning("retention.failed run=%s error=%s", self._run.url, error)
+            self.notices.append(f"the checkpoint was saved, but older ones could not be tidied up: {error}")
+
+
+def _weights_name(request: SaveRequest) -> str:
+    return f"{request.name}-weights"
+
+
+@functools.cache
+def _own_version() -> str:
+    return importlib.metadata.version("keepbest")
+
+
+def _versions() -> dict[str, str]:
+    frameworks = {adapter.NAME: sys.modules.get(adapter.NAME) for adapter in adapters_in_use()}
+    return {
+        "keepbest": _own_version(),
+        "python": platform.python_version(),
+        **{name: str(module.__version__) for name, module in frameworks.items() if hasattr(module, "__version__")},
+    }

@@ -1,0 +1,90 @@
+"""Setting: a frozen, validated value whose mistakes read as a PolicyError, never as a traceback of the validator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, dataclass_transform
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import ConfigError, KeepbestError, PolicyError, did_you_mean
+
+Count = Annotated[int, Field(gt=0, strict=True)]
+"""A whole number, 1 or more. True is not one."""
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+"""A finite time above 0."""
+
+
+def as_tuple(value: Any) -> Any:
+    """Return a list as a tuple, so that a frozen value holds nothing that changes; anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Setting(BaseModel):
+    """A frozen value with checked fields; a field that does not exist is a mistake.
+
+    Raises:
+        PolicyError: a field is wrong, missing or unknown; or what a check inside raised, as it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise _readable(error, type(self)) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with the fields in `update` replaced, checked as any other."""
+        fields = {name: getattr(self, name) for name in self.model_fields_set} | dict(update or {})
+        return type(self)(**(copy.deepcopy(fields) if deep else fields))
+
+
+@dataclass_transform(kw_only_default=False, field_specifiers=(Field,))
+class Rule(Setting):
+    """A small setting that also takes its fields by position: `KeepBest(3)`. Its `kind` is its name in files."""
+
+    def __init__(self, /, *args: Any, **data: Any) -> None:
+        names = [name for name in type(self).model_fields if name != "kind"]
+        if len(args) > len(names):
+            raise PolicyError(f"{type(self).__name__} takes at most {len(names)} values, not {len(args)}.")
+        given = dict(zip(names, args, strict=False))
+        if twice := given.keys() & data.keys():
+            raise PolicyError(f"{type(self).__name__} got {', '.join(sorted(twice))} twice.")
+        super().__init__(**given, **data)
+
+
+def _readable(error: ValidationError, kind: type[BaseModel]) -> KeepbestError:
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, KeepbestError):
+            return PolicyError(str(cause)) if type(cause) is ConfigError else cause
+    # A field of several kinds has one problem for each kind that the value is not.
+    fields: dict[str, list[Any]] = {}
+    for problem in problems:
+        fields.setdefault(str(problem["loc"][0]) if problem["loc"] else "it", []).append(problem)
+    texts = "; ".join(_sentence(name, found, kind) for name, found in fields.items())
+    return PolicyError(f"{kind.__name__}: {texts}{'' if texts.endswith('?') else '.'}")
+
+
+def _sentence(field: str, problems: list[Any], kind: type[BaseModel]) -> str:
+    first = problems[0]
+    if first["type"] == "extra_forbidden":
+        return f"there is no field '{field}'.{did_you_mean(field, kind.model_fields)}".removesuffix(".")
+    if first["type"] == "missing":
+        return f"{field} is missing"
+    if first["type"] == "union_tag_invalid":
+        return _unknown_kind(field, **first["ctx"])
+    if first["type"] == "union_tag_not_found":
+        return f"{field} must be a rule, or its fields with its kind (got {first['input']!r:.60})"
+    wanted = dict.fromkeys(problem["msg"].replace("Input should be ", "", 1) for problem in problems)
+    verb = " must be" if first["msg"].startswith("Input should be ") else ":"
+    return f"{field}{verb} {' or '.join(wanted)} (got {first['input']!r:.60})"
+
+
+def _unknown_kind(field: str, tag: str, expected_tags: str, **_: object) -> str:
+    hint = did_you_mean(tag, expected_tags.replace("'", "").split(", "))
+    return f"{field} has no kind '{tag}', only {expected_tags}.{hint}".removesuffix(".")

@@ -1,0 +1,67 @@
+"""MonitorSpec: how a metric is judged, as a frozen value that a file can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from .monitor import MetricMonitor
+from .setting import Setting, as_tuple
+from .smoothing import Smoothing, parse_smoothing
+
+StrictInt = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+
+
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+class MonitorSettings(Setting):
+    """How a metric is judged. The fields mean what the arguments of `MetricMonitor` of the same names mean."""
+
+    mode: str = "auto"
+    min_delta: Number | str = 0.0
+    patience: StrictInt | None = None
+    """Checks."""
+    baseline: Number | None = None
+    start_epoch: StrictInt = 0
+    """From 0."""
+    every: StrictInt = 1
+    """Epochs."""
+    smoothing: Annotated[
+        Smoothing | str | None,
+        BeforeValidator(parse_smoothing),
+        PlainSerializer(lambda value: value and str(value), return_type=str | None),
+    ] = None
+    on_nonfinite: str = "warn"
+    nonfinite_limit: StrictInt | None = None
+    reduce: Literal["mean", "min", "max"] | StrictInt | None = None
+    where: Annotated[str | Sequence[str], BeforeValidator(_texts)] = ()
+    overfit_window: StrictInt = 5
+    """Checks."""
+    max_age: StrictInt = 0
+    """Steps."""
+
+    def monitor_for(self, key: str) -> MetricMonitor:
+        """Return a fresh monitor of the metric `key`."""
+        return MetricMonitor(key, **{name: getattr(self, name) for name in MonitorSettings.model_fields})
+
+
+class MonitorSpec(MonitorSettings):
+    """One monitored metric with settings of its own, for policies that watch several.
+
+    Example:
+        >>> MonitorSpec(key="val_f1", min_delta="1%").monitor_for("val_f1").mode
+        'max'
+    """
+
+    key: str
+    """The metric's name, as it is logged."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.monitor_for(self.key)
+        return self

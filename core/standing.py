@@ -1,0 +1,104 @@
+"""Standing: all that a monitor's judging goes on from, as a value of bounded size, to and from plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from ..errors import ConfigError
+from ..storage.history import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a monitor stands after a check. All its floats are finite."""
+
+    monitor: str
+    """The metric's name."""
+    mode: str
+    smoothing: str | None
+    """As it is written in files: "ema:0.9"."""
+    best: float | None
+    best_epoch: int | None
+    """From 0."""
+    best_step: int | None
+    wait: int
+    """Checks without improvement since the best."""
+    nonfinite: int
+    """Values in a row that were not finite."""
+    smoothing_state: tuple[float, ...]
+    overfit_pairs: tuple[tuple[float, float], ...]
+    """Validation and training value of the last checks, the oldest first."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON: dicts, lists, strings, numbers, None."""
+        return asdict(self) | {
+            "smoothing_state": list(self.smoothing_state),
+            "overfit_pairs": [list(pair) for pair in self.overfit_pairs],
+        }
+
+    @classmethod
+    def from_json(cls, standing: Mapping[str, Any]) -> Self:
+        """Return what `to_json` wrote.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        try:
+            return cls(
+                monitor=standing["monitor"],
+                mode=standing["mode"],
+                smoothing=standing["smoothing"],
+                best=_optional(float, standing["best"]),
+                best_epoch=_optional(int, standing["best_epoch"]),
+                best_step=_optional(int, standing["best_step"]),
+                wait=int(standing["wait"]),
+                nonfinite=int(standing["nonfinite"]),
+                smoothing_state=tuple(map(float, standing["smoothing_state"])),
+                overfit_pairs=tuple((float(one), float(other)) for one, other in standing["overfit_pairs"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"this is not the standing of a monitor ({error!r}): {standing!r:.200}") from error
+
+    def check_continues(self, before: Standing) -> None:
+        """Check that judging may go on from `before`, whose best must be comparable with values to come.
+
+        Raises:
+            ConfigError: it is of another metric, direction or smoothing.
+        """
+        for name in ("monitor", "mode", "smoothing"):
+            then, now = getattr(before, name), getattr(self, name)
+            if then != now:
+                raise ConfigError(
+                    f"cannot continue monitoring '{self.monitor}': it was judged with {name}={then!r} before, and now "
+                    f"with {name}={now!r}, so its best cannot be compared. Keep the setting, or start a new run."
+                )
+
+
+def rows_to_json(rows: Iterable[Row]) -> list[list[Any]]:
+    """Return the rows of a history as plain JSON; NaN and infinity are the strings "nan", "inf" and "-inf"."""
+    return [[row.kind, row.epoch, row.step, row.time, _plain(row.metrics)] for row in rows]
+
+
+def rows_from_json(rows: Iterable[Any]) -> list[Row]:
+    """Return what `rows_to_json` wrote.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        return [
+            Row(kind=kind, epoch=epoch, step=step, time=time, metrics={k: float(v) for k, v in metrics.items()})
+            for kind, epoch, step, time, metrics in rows
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"this is not the history of a monitor ({error!r}).") from error
+
+
+def _optional(kind: Any, value: Any) -> Any:
+    return None if value is None else kind(value)
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    return {name: value if value - value == 0 else repr(value) for name, value in metrics.items()}

@@ -1,0 +1,176 @@
+"""State: any object the user hands over → named tensors and typed JSON, and back.
+
+Three kinds of object are taken: those an adapter knows; those with `state_dict()` and `load_state_dict(state)` (`Stateful`);
+and plain data in a dict or list, which is saved as it stands and restored in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..errors import UnsupportedStateError
+from ..storage import typedjson
+from ..storage.statefile import Role
+from ..storage.typedjson import Json
+from .registry import Adapter, adapter_of
+from .tensor import TensorSource, numpy_source
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What an object needs to be checkpointed when no adapter knows it.
+
+    Example:
+        >>> class Sampler:
+        ...     def state_dict(self): return {"position": self.position}
+        ...     def load_state_dict(self, state): self.position = state["position"]
+    """
+
+    def state_dict(self) -> Any:
+        """Return nested plain data and tensors that say all there is to say about the object."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Take what `state_dict` returned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedState:
+    """One object's state, its tensors still those of the live object."""
+
+    name: str
+    role: Role
+    state: Callable[[Callable[[str], Json]], Json]
+    """Builds the typed state, given how the tensor with a stored name is referred to."""
+    sources: dict[str, TensorSource]
+    """Stored name → tensor; tied tensors once."""
+    metadata: dict[str, str]
+    """For the tensor file: the framework's own, and for each tied tensor the name it is stored under."""
+
+
+def check_objects(objects: dict[str, Any]) -> None:
+    """Raise unless every object is one that can be captured and restored.
+
+    Raises:
+        UnsupportedStateError: names the object.
+    """
+    for name, obj in objects.items():
+        if _handler(obj) is None and not isinstance(obj, Stateful | dict | list):
+            raise UnsupportedStateError(
+                name, obj, why="has no state_dict() and load_state_dict(state), and no adapter knows it"
+            )
+
+
+def capture(name: str, obj: Any) -> CapturedState:
+    """Capture the state of `obj` by reference.
+
+    Raises:
+        UnsupportedStateError: something in it is neither a tensor nor plain data; names its path from `name`.
+    """
+    adapter = _handler(obj)
+    if adapter is not None:
+        return capture_value(name, adapter.capture(obj), role=adapter.role(obj) or "state", adapter=adapter)
+    return capture_value(name, obj.state_dict() if isinstance(obj, Stateful) else obj, role="state")
+
+
+def capture_value(name: str, value: Any, *, role: Role, adapter: Adapter | None = None) -> CapturedState:
+    """Capture nested state; `adapter` only gives the tensor file its metadata."""
+    sources: dict[str, TensorSource] = {}
+    ties: dict[Hashable, str] = {}
+    metadata = dict(adapter.TENSOR_FILE_METADATA) if adapter is not None else {}
+
+    def tensor(path: str, leaf: Any) -> tuple[str, Json] | None:
+        found = _source(path, leaf)
+        if found is None:
+            return None
+        tag, source = found
+        wanted = path[len(name) + 1 :] or "value"
+        if source.identity is not None and source.identity in ties:
+            kept = ties[source.identity]
+            metadata[wanted] = kept
+            return tag, _Reference(kept)
+        stored = _unused(wanted, sources)
+        sources[stored] = source
+        if source.identity is not None:
+            ties[source.identity] = stored
+        return tag, _Reference(stored)
+
+    state = typedjson.encode(value, name, tensor)
+    return CapturedState(
+        name=name,
+        role=role,
+        state=lambda refer: _resolved(state, refer),
+        sources=sources,
+        metadata=metadata,
+    )
+
+
+def mismatches(name: str, obj: Any, state: Any) -> list[str]:
+    """Return every reason why `state` does not fit `obj`; changes nothing."""
+    adapter = _handler(obj)
+    if adapter is not None:
+        return [f"{name}: {problem}" for problem in adapter.mismatches(obj, state)]
+    if not isinstance(obj, Stateful) and type(obj) is not type(state):
+        return [f"{name}: it is a {type(obj).__name__}, the checkpoint holds a {type(state).__name__}"]
+    return []
+
+
+def verifies(obj: Any) -> bool:
+    """Say whether `mismatches` finds everything that could make `restore` fail."""
+    return _handler(obj) is not None or not isinstance(obj, Stateful)
+
+
+def restore(obj: Any, state: Any) -> None:
+    """Set `obj` to `state`; plain dicts and lists are changed in place."""
+    adapter = _handler(obj)
+    if adapter is not None:
+        adapter.restore(obj, state)
+    elif isinstance(obj, Stateful):
+        obj.load_state_dict(state)
+    elif isinstance(obj, dict):
+        obj.clear()
+        obj.update(state)
+    else:
+        obj[:] = state
+
+
+def _handler(obj: Any) -> Adapter | None:
+    adapter = adapter_of(obj)
+    return adapter if adapter is not None and adapter.role(obj) is not None else None
+
+
+def _source(path: str, leaf: Any) -> tuple[str, TensorSource] | None:
+    if isinstance(leaf, np.ndarray | np.generic):
+        return "numpy", numpy_source(leaf, path)
+    adapter = adapter_of(leaf)
+    source = adapter.tensor(leaf, path) if adapter is not None else None
+    return None if adapter is None or source is None else (adapter.NAME, source)
+
+
+def _unused(wanted: str, taken: dict[str, TensorSource]) -> str:
+    """Return `wanted`, or where a nested key spells the same name, the first of "name~2", "name~3", … that is free."""
+    stored, number = wanted, 1
+    while stored in taken or stored == "__metadata__":
+        number += 1
+        stored = f"{wanted}~{number}"
+    return stored
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """Stands in the typed state until it is known whether the tensor goes to a file or stays inline."""
+
+    stored: str
+
+
+def _resolved(state: Json, refer: Callable[[str], Json]) -> Json:
+    if isinstance(state, _Reference):
+        return refer(state.stored)
+    if isinstance(state, list):
+        return [_resolved(item, refer) for item in state]
+    if isinstance(state, dict):
+        return {key: _resolved(item, refer) for key, item in state.items()}
+    return state

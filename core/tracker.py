@@ -1,0 +1,71 @@
+"""SaveTracker: what was saved last and what is the best that was saved, so that a failed save is made good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..storage.manifest import CheckpointInfo, Score
+from ..storage.run import best_of
+from .monitor import MetricMonitor
+from .position import Position
+from .verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastSave:
+    """The save started last."""
+
+    epoch: int | None
+    step: int | None
+    time: float
+    """Seconds, monotonic."""
+
+
+class SaveTracker:
+    """Follows the saves of one training."""
+
+    def __init__(self, now: float) -> None:
+        self.last = LastSave(epoch=None, step=None, time=now)
+        self._before = self.last
+        self._owed = False
+        self._best: dict[str, float] = {}
+
+    def improved(self, verdicts: Sequence[Verdict], monitors: Sequence[MetricMonitor]) -> bool:
+        """Say whether a save is due for improvement.
+
+        It is if a monitor says so; and, after a save of the best failed, if a value is the best of those that *are* saved.
+        """
+        if any(verdict.improved for verdict in verdicts):
+            return True
+        return self._owed and any(
+            verdict.eligible and verdict.smoothed is not None and monitor.better(verdict.smoothed, self._best.get(monitor.key))
+            for verdict, monitor in zip(verdicts, monitors, strict=True)
+        )
+
+    def started(self, position: Position, now: float, scores: Sequence[Score]) -> None:
+        """Note that a save began."""
+        self._before = self.last
+        self.last = LastSave(epoch=position.epoch, step=position.step, time=now)
+        if self._owed and any(score.value is not None for score in scores):
+            self._owed = False
+
+    def failed(self, committed: Sequence[CheckpointInfo]) -> None:
+        """Note that the save that began last failed: the next chance to save is taken as if it had not been tried."""
+        self.last = self._before
+        self._owed = True
+        self._note_best(committed)
+
+    def resumed(self, position: Position, now: float, committed: Sequence[CheckpointInfo]) -> None:
+        """Note that training continues from a checkpoint at `position`."""
+        self.last = self._before = LastSave(epoch=position.epoch, step=position.step, time=now)
+        self._owed = False
+        self._note_best(committed)
+
+    def _note_best(self, committed: Sequence[CheckpointInfo]) -> None:
+        self._best = {}
+        for monitor in {score.monitor for checkpoint in committed for score in checkpoint.scores}:
+            best = best_of(committed, monitor)
+            score = best.score(monitor) if best is not None else None
+            if score is not None and score.value is not None:
+                self._best[monitor] = score.value

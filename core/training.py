@@ -1,0 +1,155 @@
+"""Training: what was logged so far and where it stands — position, monitors, history, journal — and going back to a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import MissingMetricError
+from ..storage.checkpoint import Checkpoint
+from ..storage.history import History, Row
+from ..storage.journal import Journal, Mark
+from ..storage.manifest import Score
+from ..storage.run import Run
+from .metric import scalars
+from .monitor import MetricMonitor
+from .policy import CheckpointPolicy
+from .position import Position
+from .steps import StepRows
+from .verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewind:
+    """Everything that becomes what it was at a checkpoint; read and checked before anything is changed."""
+
+    checkpoint: Checkpoint
+    position: Position
+    monitors: tuple[MetricMonitor, ...]
+    history: History
+    mark: Mark
+
+
+class Training:
+    """The log of one training."""
+
+    def __init__(self, run: Run, policy: CheckpointPolicy) -> None:
+        self.position = Position()
+        self.history = History()
+        self.monitors = policy.monitors()
+        self._policy = policy
+        self._run = run
+        self._journal = Journal(run.backend)
+        self._steps = StepRows()
+        self._current: tuple[Position, Mapping[str, float], tuple[Score, ...]] | None = None
+
+    def close_epoch(
+        self, metrics: Mapping[str, object], *, epoch: int | None, step: int | None
+    ) -> tuple[Verdict, ...]:
+        """Judge and record the metrics of an epoch; returns what each monitor made of them.
+
+        Raises:
+            MetricError: a value is missing or no number; nothing was recorded.
+        """
+        position = self.position.after_epoch(epoch, step)
+        closed = position.next_epoch - 1
+        values = scalars(metrics, {monitor.key: monitor.reduce for monitor in self.monitors})
+        verdicts = tuple(monitor.judge(metrics, epoch=closed, step=position.step) for monitor in self.monitors)
+        self.flush()
+        self.position = position
+        self._record(Row(kind="epoch", epoch=closed, step=position.step, time=time.time(), metrics=values))
+        self._current = (position, values, tuple(verdict.score for verdict in verdicts))
+        return verdicts
+
+    def close_step(self, metrics: Mapping[str, object], *, step: int | None) -> None:
+        """Record the metrics of a step; scalars on a device stay there until `flush`."""
+        position = self.position.after_step(step)
+        self._steps.add(metrics, epoch=position.next_epoch, step=position.step, time=time.time())
+        self.position = position
+
+    def flush(self) -> None:
+        """Record the steps that wait."""
+        for row in self._steps.drain():
+            self._record(row)
+
+    def metrics_and_scores(self) -> tuple[Mapping[str, float], tuple[Score, ...]]:
+        """Return what was logged at this very position; a checkpoint taken later must not be ranked by old values."""
+        if self._current is not None and self._current[0] == self.position:
+            return self._current[1], self._current[2]
+        return {}, tuple(Score(monitor=monitor.key, mode=monitor.mode, value=None) for monitor in self.monitors)
+
+    @property
+    def stopped(self) -> bool:
+        """A monitor says that training should end."""
+        return any(monitor.stopped for monitor in self.monitors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `rewind` needs, as plain data of bounded size."""
+        mark = self._journal.mark
+        return {
+            "position": self.position.to_json(),
+            "journal": {"branch": mark.branch, "rows": mark.rows},
+            "monitors": [monitor.standing() for monitor in self.monitors],
+        }
+
+    def rewind(self, checkpoint: Checkpoint) -> Rewind:
+        """Read what training was like at `checkpoint`; changes nothing.
+
+        Raises:
+            ConfigError: a metric was judged in another direction, or smoothed otherwise, then.
+            DamagedError: the checkpoint is damaged.
+        """
+        stored = checkpoint.state().training
+        mark = Mark(branch=stored["journal"]["branch"], rows=stored["journal"]["rows"])
+        history = self._run.history_at(mark)
+        return Rewind(
+            checkpoint=checkpoint,
+            position=Position.from_json(stored["position"]),
+            monitors=_continued(self._policy.monitors(), stored["monitors"], history),
+            history=history,
+            mark=mark,
+        )
+
+    def go_back(self, rewind: Rewind) -> None:
+        """Go on from there; what is logged from now on is a new branch."""
+        self.flush()
+        self.position, self.history, self.monitors = rewind.position, rewind.history, rewind.monitors
+        self._journal.continue_from(rewind.mark)
+        self._current = (rewind.position, rewind.checkpoint.metrics, rewind.checkpoint.scores)
+
+    def sync(self) -> None:
+        """Make every recorded row durable."""
+        self._journal.sync()
+
+    def close(self) -> None:
+        """Record what waits and let go of the journal."""
+        self.flush()
+        self._journal.close()
+
+    def _record(self, row: Row) -> None:
+        self.history.append(row)
+        self._journal.append(row)
+
+
+def _continued(
+    monitors: tuple[MetricMonitor, ...], standings: Sequence[Mapping[str, Any]], history: History
+) -> tuple[MetricMonitor, ...]:
+    """Set fresh monitors to the standings of the same metric; one that is new judges the history from its start."""
+    known = {standing["monitor"]: standing for standing in standings}
+    for monitor in monitors:
+        if monitor.key in known:
+            monitor.restore_standing(known[monitor.key])
+        else:
+            _replay(monitor, history)
+    return monitors
+
+
+def _replay(monitor: MetricMonitor, history: History) -> None:
+    for row in history.rows:
+        if row.kind == "epoch" and monitor.key in row.metrics:
+            try:
+                monitor.judge(row.metrics, epoch=row.epoch, step=row.step)
+            except MissingMetricError:  # a constraint's metric was not logged then: no opinion on that epoch
+                continue

@@ -1,0 +1,172 @@
+"""When to save: small rules, each a pure function of the facts of one moment. They compose by `AnyOf`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .setting import Count, Rule, Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known at the moment that is decided about."""
+
+    event: Literal["epoch", "step", "end", "signal", "exception"]
+    """What just happened: an epoch or a step was closed, training ended, a signal came, an exception was raised."""
+    epoch: int | None
+    """From 0, the epoch closed last; None before the first."""
+    step: int
+    """Training steps closed, over the whole run."""
+    time: float
+    """Seconds, monotonic."""
+    improved: bool
+    """A monitor saw a new best at this moment."""
+    last_saved_epoch: int | None
+    """`epoch` at the last save; None before the first."""
+    last_saved_step: int | None
+    """`step` at the last save; None before the first."""
+    last_saved_time: float
+    """`time` at the last save; the start of training before the first."""
+
+    @property
+    def changed(self) -> bool:
+        """Training went on since the last save, or since the very start."""
+        return self.step != (self.last_saved_step or 0) or self.epoch != self.last_saved_epoch
+
+
+class OnImprovement(Rule):
+    """Save when a monitored metric has a new best."""
+
+    kind: Literal["on_improvement"] = "on_improvement"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return "improvement" if a save is due, else None."""
+        return "improvement" if facts.improved else None
+
+    def __str__(self) -> str:
+        return "when the metric improves"
+
+
+class EveryNEpochs(Rule):
+    """Save at the end of every n-th epoch, counted from the first of the run."""
+
+    n: Count
+    kind: Literal["every_n_epochs"] = "every_n_epochs"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return "epoch" if a save is due, else None."""
+        if facts.event != "epoch" or facts.epoch is None:
+            return None
+        return "epoch" if (facts.epoch + 1) % self.n == 0 else None
+
+    def __str__(self) -> str:
+        return "every epoch" if self.n == 1 else f"every {self.n} epochs"
+
+
+class EveryNSteps(Rule):
+    """Save at, or as soon as possible after, every multiple of n steps of the run; a resumed run keeps to them."""
+
+    n: Count
+    kind: Literal["every_n_steps"] = "every_n_steps"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return "step" if a save is due, else None."""
+        if facts.event != "step" and facts.event != "epoch":  # noqa: PLR1714 - on the path of every step
+            return None
+        return "step" if facts.step // self.n > (facts.last_saved_step or 0) // self.n else None
+
+    def __str__(self) -> str:
+        return "every step" if self.n == 1 else f"every {self.n:,} steps"
+
+
+class EveryNSeconds(Rule):
+    """Save at the end of the first step or epoch that comes `seconds` or more after the last save."""
+
+    seconds: Seconds
+    kind: Literal["every_n_seconds"] = "every_n_seconds"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return "time" if a save is due, else None."""
+        if facts.event != "step" and facts.event != "epoch":  # noqa: PLR1714 - on the path of every step
+            return None
+        return "time" if facts.time - facts.last_saved_time >= self.seconds else None
+
+    def __str__(self) -> str:
+        return f"every {self.seconds:g} seconds"
+
+
+class AtEnd(Rule):
+    """Save when training ends, if it went on since the last save."""
+
+    kind: Literal["at_end"] = "at_end"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return "end" if a save is due, else None."""
+        return "end" if facts.event == "end" and facts.changed else None
+
+    def __str__(self) -> str:
+        return "at the end"
+
+
+class OnSignal(Rule):
+    """Save when SIGTERM says that the machine will be taken away, if training went on since the last save."""
+
+    kind: Literal["on_signal"] = "on_signal"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return "signal" if a save is due, else None."""
+        return "signal" if facts.event == "signal" and facts.changed else None
+
+    def __str__(self) -> str:
+        return "on SIGTERM"
+
+
+class OnException(Rule):
+    """Save when an exception ends training, if it went on since the last save."""
+
+    kind: Literal["on_exception"] = "on_exception"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return "exception" if a save is due, else None."""
+        return "exception" if facts.event == "exception" and facts.changed else None
+
+    def __str__(self) -> str:
+        return "on an exception"
+
+
+class AnyOf(Rule):
+    """Save when any of `rules` says so.
+
+    Example:
+        >>> rule = AnyOf([EveryNSteps(1000), AtEnd()])
+        >>> str(rule)
+        'every 1,000 steps, at the end'
+    """
+
+    rules: tuple[WhenRule, ...] = Field(min_length=1)
+    kind: Literal["any_of"] = "any_of"
+
+    def reason(self, facts: Facts) -> str | None:
+        """Return the reason of the first rule that has one, else None."""
+        return next((reason for rule in self.rules if (reason := rule.reason(facts)) is not None), None)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.rules))
+
+
+SimpleWhenRule = OnImprovement | EveryNEpochs | EveryNSteps | EveryNSeconds | AtEnd | OnSignal | OnException
+WhenRule = Annotated[SimpleWhenRule | AnyOf, Field(discriminator="kind")]
+AnyOf.model_rebuild()
+
+
+def simple_rules(rule: SimpleWhenRule | AnyOf) -> Iterator[SimpleWhenRule]:
+    """Yield the rules that `rule` is made of, in their order."""
+    if isinstance(rule, AnyOf):
+        for part in rule.rules:
+            yield from simple_rules(part)
+    else:
+        yield rule

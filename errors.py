@@ -1,0 +1,328 @@
+"""Every exception a user can meet. This file imports nothing of ours.
+
+    KeepbestError
+    ├── ConfigError (ValueError)                a setting is wrong; raised at construction
+    │   ├── UnknownModeError                    mode is none of auto, min, max
+    │   ├── AmbiguousModeError                  mode="auto" and the metric's name is not in the table
+    │   └── PolicyError                         a policy that contradicts itself or can never save
+    ├── UsageError (RuntimeError)               calls in an order that cannot be right
+    │   └── ClosedError                         the Checkpointer is closed
+    ├── MetricError (ValueError)                a logged value cannot be judged
+    │   ├── MissingMetricError (KeyError)       the monitored metric was not logged
+    │   ├── MetricValueError (TypeError)        a string, a vector without a reduction, …
+    │   └── NonFiniteMetricError                NaN or infinity where the policy says raise
+    ├── StateError                              state that cannot be captured or restored
+    │   ├── UnsupportedStateError (TypeError)   neither tensor nor plain data, at a named path
+    │   └── StateMismatchError (ValueError)     shapes, dtypes or keys differ; nothing was restored
+    ├── RunError                                the run is not what the call needs
+    │   ├── RunExistsError (FileExistsError)    it holds checkpoints and was not resumed
+    │   ├── NotARunError (NotADirectoryError)   the URL is a file, or holds no run
+    │   ├── CheckpointNotFoundError (LookupError)
+    │   └── ConcurrentWriterError               another training committed to the same run
+    ├── DamagedError (ValueError)               what is stored is not what was written
+    │   ├── DamagedManifestError
+    │   ├── DamagedFileError                    names the file, and the tensor if there is one
+    │   └── UnsupportedFormatError              written by a newer keepbest
+    ├── StorageError (OSError)                  the place to store refused
+    │   ├── ObjectNotFoundError (FileNotFoundError)
+    │   ├── ObjectExistsError (FileExistsError)
+    │   ├── StorageFullError
+    │   └── StoragePermissionError (PermissionError)
+    └── SaveFailedError                         a save in the background failed; __cause__ says why
+
+Leaves also inherit the builtin in brackets, so code that catches builtins keeps working. The constructor takes the
+facts, builds the text (what happened, where, what to do next) and keeps the facts as attributes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class KeepbestError(Exception):
+    """The base of every error keepbest raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError shows the repr of its argument and OSError its errno: ours always show the sentence.
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The constructors take facts, not the text: rebuild without calling them, so errors cross processes.
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(kind: type[KeepbestError], args: tuple[Any, ...], facts: dict[str, Any]) -> KeepbestError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `" Did you mean 'val_loss'?"`, or an empty string when nothing known is close to `word`."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(str(name) for name in names) or "nothing"
+
+
+# ── settings ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ConfigError(KeepbestError, ValueError):
+    """A setting is wrong. Raised when the object is made, before any training."""
+
+
+class UnknownModeError(ConfigError):
+    """`mode` is none of "auto", "min" and "max"."""
+
+    def __init__(self, mode: object) -> None:
+        self.mode = mode
+        super().__init__(
+            f"unknown mode {mode!r}. Use mode='min' if lower is better, mode='max' if higher is better, or "
+            f"mode='auto' for the metric names keepbest knows.{did_you_mean(str(mode).lower(), ('auto', 'min', 'max'))}"
+        )
+
+
+class AmbiguousModeError(ConfigError):
+    """`mode="auto"`, and nothing says whether the metric should fall or rise."""
+
+    def __init__(self, metric: str, known: Sequence[str] = ()) -> None:
+        self.metric = metric
+        hint = did_you_mean(metric, known)
+        super().__init__(
+            f"mode='auto' cannot tell whether '{metric}' should fall or rise: the name is not in the table of known "
+            f"metrics.{hint} Say mode='min' (lower is better) or mode='max' (higher is better)."
+        )
+
+
+class PolicyError(ConfigError):
+    """A policy that contradicts itself, can never save, or has a field that does not exist."""
+
+
+# ── order of calls ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class UsageError(KeepbestError, RuntimeError):
+    """Calls came in an order that cannot be right; the text says which order is."""
+
+
+class ClosedError(UsageError):
+    """The Checkpointer was used after `close()`."""
+
+    def __init__(self, call: str, url: str) -> None:
+        self.call, self.url = call, url
+        super().__init__(f"{call}() was called on a Checkpointer that is closed ({url}). Open a new one to go on.")
+
+
+# ── metrics ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class MetricError(KeepbestError, ValueError):
+    """A logged value cannot be judged."""
+
+
+class MissingMetricError(MetricError, KeyError):
+    """The monitored metric is not among those that were logged."""
+
+    def __init__(self, metric: str, logged: Iterable[str], *, epoch: int | None = None) -> None:
+        self.metric, self.logged, self.epoch = metric, tuple(logged), epoch
+        where = "" if epoch is None else f" in epoch {epoch + 1}"
+        super().__init__(
+            f"the monitored metric '{metric}' was not logged{where}. Logged: {_listed(self.logged)}."
+            f"{did_you_mean(metric, self.logged)} Log it, monitor another one, or say every=n where validation runs "
+            "only every n epochs."
+        )
+
+
+class MetricValueError(MetricError, TypeError):
+    """A metric's value is not one number: a string, None, a vector without a named reduction."""
+
+    def __init__(self, metric: str, value: object, problem: str) -> None:
+        self.metric, self.problem, self.kind = metric, problem, type(value).__name__
+        super().__init__(f"the metric '{metric}' is {problem} (got {self.kind}: {value!r:.80}).")
+
+
+class NonFiniteMetricError(MetricError):
+    """A monitored value is NaN or infinite, and the policy says to raise."""
+
+    def __init__(self, metric: str, value: float, *, epoch: int, step: int) -> None:
+        self.metric, self.value, self.epoch, self.step = metric, value, epoch, step
+        super().__init__(
+            f"the monitored metric '{metric}' is {value} in epoch {epoch + 1} (step {step}). The best checkpoint is "
+            "unharmed. Lower the learning rate or look at the data; on_nonfinite='warn' would train on."
+        )
+
+
+# ── state ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class StateError(KeepbestError):
+    """State cannot be captured or restored."""
+
+
+class UnsupportedStateError(StateError, TypeError):
+    """A value in the state is neither a tensor nor plain data."""
+
+    def __init__(self, path: str, value: object, *, why: str | None = None) -> None:
+        self.path, self.kind = path, f"{type(value).__module__}.{type(value).__qualname__}"
+        super().__init__(
+            f"cannot save {path}: a {self.kind} {why or 'is neither a tensor nor plain data'}. Give it state_dict() "
+            "and load_state_dict(state) that return and take tensors and plain values, or leave it out of the state. "
+            "(keepbest never pickles: loading a checkpoint must not run code.)"
+        )
+
+
+class StateMismatchError(StateError, ValueError):
+    """What is stored does not fit the objects to restore. Nothing was changed."""
+
+    def __init__(self, checkpoint: str, problems: Sequence[str]) -> None:
+        self.checkpoint, self.problems = checkpoint, tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(
+            f"checkpoint {checkpoint} does not fit; nothing was restored. {len(self.problems)} difference(s):{lines}\n"
+            "Build the objects as they were when it was saved, or restore only some with only=[…]."
+        )
+
+
+# ── runs ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RunError(KeepbestError):
+    """The run is not what the call needs."""
+
+
+class RunExistsError(RunError, FileExistsError):
+    """The run holds checkpoints already, and was neither resumed nor restored."""
+
+    def __init__(self, url: str, latest: str) -> None:
+        self.url, self.latest = url, latest
+        super().__init__(
+            f"{url} already holds checkpoints (the latest is {latest}), and this Checkpointer did not resume them, so "
+            "nothing was written. Loop over ckpt.epochs(n) or call ckpt.resume() to continue, call "
+            "ckpt.restore('best') to branch off the best, or give another URL for a fresh run."
+        )
+
+
+class NotARunError(RunError, NotADirectoryError):
+    """The URL names a file, or a place that holds no run."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        self.url, self.problem = url, problem
+        super().__init__(f"{url} {problem}. Give the folder or prefix that a Checkpointer writes to.")
+
+
+class CheckpointNotFoundError(RunError, LookupError):
+    """No committed checkpoint answers to that name."""
+
+    def __init__(self, wanted: object, url: str, known: Sequence[str] = ()) -> None:
+        self.wanted, self.url, self.known = wanted, url, tuple(known)
+        held = f"It holds {_listed(known[-8:])}." if known else "It holds none."
+        super().__init__(f"no checkpoint '{wanted}' in {url}. {held}{did_you_mean(str(wanted), known)}")
+
+
+class ConcurrentWriterError(RunError):
+    """Another training committed to this run since this one opened it."""
+
+    def __init__(self, url: str, sequence: int, other: str) -> None:
+        self.url, self.sequence, self.other = url, sequence, other
+        super().__init__(
+            f"another writer ({other}) committed number {sequence} to {url} while this training was running, so this "
+            "checkpoint was not committed and nothing of the other was touched. Two trainings must not write to one "
+            "run: stop one of them, then resume, or give each its own URL."
+        )
+
+
+# ── damage ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DamagedError(KeepbestError, ValueError):
+    """What is stored is not what was written."""
+
+
+class DamagedManifestError(DamagedError):
+    """A manifest is cut short, altered or not a manifest."""
+
+    def __init__(self, location: str, problem: str) -> None:
+        self.location, self.problem = location, problem
+        super().__init__(
+            f"the manifest {location} is damaged: {problem}. Other checkpoints of the run are not affected; "
+            "`keepbest verify` lists which are whole."
+        )
+
+
+class DamagedFileError(DamagedError):
+    """A data file is missing, too short or altered."""
+
+    def __init__(self, location: str, problem: str, *, tensor: str | None = None) -> None:
+        self.location, self.problem, self.tensor = location, problem, tensor
+        what = f"the tensor '{tensor}' in {location}" if tensor is not None else location
+        super().__init__(f"{what} is damaged: {problem}. Nothing was restored; load another checkpoint of the run.")
+
+
+class UnsupportedFormatError(DamagedError):
+    """The manifest was written in a format that this version does not know."""
+
+    def __init__(self, location: str, found: object, supported: int) -> None:
+        self.location, self.found, self.supported = location, found, supported
+        super().__init__(
+            f"{location} has format version {found}; this keepbest reads version {supported}. "
+            "Install a newer keepbest to read it."
+        )
+
+
+# ── storage ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class StorageError(KeepbestError, OSError):
+    """The place to store refused, in a way that no more special error names."""
+
+    def __init__(self, location: str, problem: str) -> None:
+        self.location, self.problem = location, problem
+        super().__init__(f"{location}: {problem}")
+
+
+class ObjectNotFoundError(StorageError, FileNotFoundError):
+    """No object of that key."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location, "does not exist.")
+
+
+class ObjectExistsError(StorageError, FileExistsError):
+    """An object of that key exists, and the call was to create it only if absent."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location, "exists already and was not overwritten.")
+
+
+class StorageFullError(StorageError):
+    """No space or quota left."""
+
+    def __init__(self, location: str, *, needed: int | None = None, free: int | None = None) -> None:
+        self.needed, self.free = needed, free
+        figures = "" if needed is None or free is None else f" ({needed:,} bytes are needed, {free:,} are free)"
+        super().__init__(
+            location, f"no space is left{figures}. Older checkpoints are unharmed. Free some space, or keep fewer."
+        )
+
+
+class StoragePermissionError(StorageError, PermissionError):
+    """Reading, writing or deleting is not allowed there."""
+
+    def __init__(self, location: str, action: str) -> None:
+        self.action = action
+        super().__init__(location, f"cannot {action}: permission denied. Check who owns it, or give another URL.")
+
+
+class SaveFailedError(KeepbestError):
+    """A save in the background failed. Older checkpoints are unharmed; `__cause__` is the reason."""
+
+    def __init__(self, checkpoint: str, cause: BaseException) -> None:
+        self.checkpoint = checkpoint
+        super().__init__(f"saving {checkpoint} failed, older checkpoints are unharmed: {cause}")
+        self.__cause__ = cause

@@ -1,0 +1,161 @@
+"""Backend: the small contract a place to store must meet, and `open_backend(url)`, which finds the right one.
+
+Keys are relative to the backend's URL, with "/" between parts and no leading one. Every method raises only
+`StorageError`s (translated once, there) and may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from ..errors import ConfigError
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can guarantee."""
+
+    put_if_absent: bool
+    """Two writers that create one key: exactly one succeeds."""
+    links: bool
+    """`link` makes a name that people can follow; elsewhere a small object says the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One object in a listing."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: float
+    """Seconds since 1970, by the store's clock."""
+
+
+@runtime_checkable
+class Appender(Protocol):
+    """An object that grows at its end."""
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; it survives the death of the process, not yet of the machine."""
+
+    def sync(self) -> None:
+        """Make everything appended so far durable."""
+
+    def close(self) -> None:
+        """Release it; does not sync."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Durable bytes under keys.
+
+    The order that `commit` relies on: `put` (content durable) → `settle` (names durable) → `put_if_absent` (both).
+    """
+
+    url: str
+    """For messages; carries no credentials."""
+    capabilities: Capabilities
+
+    def put(self, key: str, chunks: Iterable[Buffer]) -> int:
+        """Create `key` from a stream of unknown length, its content durable on return; returns the bytes written.
+
+        Raises:
+            ObjectExistsError: the key is taken; keys of data are never written twice.
+            StorageFullError, StoragePermissionError: nothing is left behind.
+        """
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        """Create `key` with all of `data` or not at all, durable on return.
+
+        Raises:
+            ObjectExistsError: the key exists; it was not touched.
+        """
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Set `key` to `data`; readers see the old content or the new. Not durable before `settle`."""
+
+    def read(self, key: str) -> bytes:
+        """Return the whole object.
+
+        Raises:
+            ObjectNotFoundError: there is none.
+        """
+
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Return a writable view for each `(begin, end)` in bytes; shorter than asked where the object ends early.
+
+        Writing to a view changes no object.
+        """
+
+    def head(self, key: str) -> Entry:
+        """Return size and time of one object.
+
+        Raises:
+            ObjectNotFoundError: there is none.
+        """
+
+    def list(self, prefix: str) -> list[Entry]:
+        """Return all objects whose key starts with `prefix` (empty, or ending in "/"), sorted by key; never cached."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete these; one that does not exist is no error. Durable after `settle`."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Create `target` with the content of `source`, without moving the bytes where the store can; content durable."""
+
+    def publish(self, source: str, url: str) -> None:
+        """Place the content of `source` at an exact path outside the run, atomically replacing what is there; durable.
+
+        Args:
+            source: a key.
+            url: a path or URL of the same kind of store.
+        """
+
+    def link(self, source: str, target: str) -> None:
+        """Point the name `target` at the folder `source`, atomically replacing what it pointed at."""
+
+    def append(self, key: str) -> Appender:
+        """Open `key` for appending; it is created when absent."""
+
+    def settle(self) -> None:
+        """Make durable every name that this object created or deleted."""
+
+    def abort_stale(self, prefix: str, older_than: float) -> int:
+        """Abort uploads below `prefix` begun before `older_than` (seconds since 1970); returns how many."""
+
+    def free_bytes(self) -> int | None:
+        """Return the space left, or None where the store does not say."""
+
+
+_BACKENDS = {"": "local", "file": "local", "local": "local", "memory": "memory"}
+
+
+def open_backend(url: str, storage_options: Mapping[str, Any] | None = None) -> Backend:
+    """Return the backend for `url`; nothing is created or contacted yet.
+
+    Args:
+        url: a path, or `scheme://…`. A path may start with "~".
+        storage_options: what fsspec takes for the scheme; never logged.
+
+    Raises:
+        ConfigError: no backend serves the scheme.
+        NotARunError: the URL is a file, not a folder.
+    """
+    if not isinstance(url, str) or not url.strip():
+        raise ConfigError(f"the URL of a run must be a non-empty text (got {url!r}). Give a folder or scheme://…")
+    scheme, found, _ = url.partition("://")
+    name = _BACKENDS.get(scheme if found else "")
+    if name is None:
+        raise ConfigError(
+            f"no backend serves {scheme}:// ({url}). This version stores to a local folder or to memory://; "
+            "save to a folder and copy it for now."
+        )
+    module = importlib.import_module(f".{name}", __package__)
+    opened: Backend = module.open_backend(url, dict(storage_options or {}))
+    return opened

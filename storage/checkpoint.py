@@ -1,0 +1,184 @@
+"""Checkpoint: one committed set of state, as its readers hold it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import CheckpointNotFoundError, DamagedFileError, ObjectNotFoundError
+from . import statefile, tensorfile
+from .arrays import Converter, converter
+from .backend import Backend
+from .digest import digest
+from .layout import STATE_FILE, commit_key, data_key
+from .manifest import CheckpointInfo, JsonFloat, Manifest, Score, decode
+from .statefile import StateFile
+from .tensorfile import TensorView
+
+
+class Checkpoint:
+    """A committed checkpoint. Its light facts are at hand; files are read when asked for.
+
+    Example:
+        >>> weights = keepbest.open_run("runs/7").best.load("model")          # {name: numpy array}
+    """
+
+    def __init__(self, backend: Backend, facts: CheckpointInfo) -> None:
+        self.info = facts
+        self._backend = backend
+        self._manifest: Manifest | None = None
+        self._state: StateFile | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's name below `checkpoints/`."""
+        return self.info.name
+
+    @property
+    def sequence(self) -> int:
+        """Position in the run's commits, from 1."""
+        return self.info.sequence
+
+    @property
+    def step(self) -> int:
+        """Training steps closed when it was taken."""
+        return self.info.step
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch (from 0) that was closed last, or was under way; None before the first."""
+        return self.info.epoch
+
+    @property
+    def metrics(self) -> dict[str, JsonFloat]:
+        """The metrics logged with it."""
+        return dict(self.info.metrics)
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """What each monitor ranks it by."""
+        return self.info.scores
+
+    @property
+    def complete(self) -> bool:
+        """True: training can continue from it. False: weights only."""
+        return self.info.complete
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its files."""
+        return self.info.nbytes
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"{name}={value:.6g}" for name, value in self.info.metrics.items())
+        return f"<Checkpoint {self.name} #{self.sequence}{': ' if metrics else ''}{metrics}>"
+
+    def manifest(self) -> Manifest:
+        """Return the manifest; read and checked once.
+
+        Raises:
+            DamagedManifestError: it was truncated or altered.
+            UnsupportedFormatError: a newer keepbest wrote it.
+            CheckpointNotFoundError: it was retired since it was listed.
+        """
+        if self._manifest is None:
+            key = commit_key(self.sequence)
+            try:
+                data = self._backend.read(key)
+            except ObjectNotFoundError as error:
+                raise CheckpointNotFoundError(self.name, self._backend.url) from error
+            self._manifest = decode(data, f"{self._backend.url}/{key}")
+        return self._manifest
+
+    def state(self) -> StateFile:
+        """Return the state file; read and checked once.
+
+        Raises:
+            DamagedFileError: it is missing or altered.
+        """
+        if self._state is None:
+            self._state = statefile.parse(self.read_file(STATE_FILE), self._where(STATE_FILE))
+        return self._state
+
+    def objects(self) -> list[str]:
+        """Return the names of the objects it holds."""
+        return list(self.state().objects)
+
+    def read_file(self, file: str) -> bytes:
+        """Return one file, checked against its digest.
+
+        Raises:
+            DamagedFileError: it is missing or altered.
+            CheckpointNotFoundError: the checkpoint has no such file.
+        """
+        artifact = self.manifest().artifacts.get(file)
+        if artifact is None:
+            raise CheckpointNotFoundError(file, self._where(""), list(self.manifest().artifacts))
+        try:
+            data = self._backend.read(data_key(self.name, file))
+        except ObjectNotFoundError as error:
+            raise DamagedFileError(self._where(file), "it does not exist") from error
+        if len(data) != artifact.size:
+            raise DamagedFileError(self._where(file), f"it has {len(data)} bytes, not {artifact.size}")
+        if digest(data) != artifact.digest:
+            raise DamagedFileError(self._where(file), "its bytes are not those that were written")
+        return data
+
+    def load(self, name: str, framework: str = "numpy", only: str | Sequence[str] | None = None) -> Any:
+        """Return the state of one object, every tensor checked against its digest.
+
+        Args:
+            name: the object, as it was given to `Checkpointer`: "model".
+            framework: what the tensors shall be: "numpy", "torch", "tensorflow", "jax". Imported only now.
+            only: one or more shell patterns of tensor names ("encoder.*"); reads only their bytes.
+
+        Returns:
+            The nested state as it was captured; for a PyTorch module its state dict, for a Keras model {path: array}.
+            With `only`: a flat dict of tensors. The tensors are writable and private.
+
+        Raises:
+            CheckpointNotFoundError: the checkpoint holds no such object, or no tensor matches `only`.
+            DamagedFileError: a file is missing, short or altered; names the tensor.
+            ConfigError: the framework is unknown or not installed.
+        """
+        record = self._record(name)
+        convert = converter(framework)
+        if only is None:
+            return statefile.restore(record, self._tensors(record), lambda _tag: convert)
+        chosen = self._matching(record, [only] if isinstance(only, str) else list(only))
+        views = self._tensors(record, sorted({stored for stored, _ in chosen.values()}))
+        return {key: convert(views[stored], logical) for key, (stored, logical) in chosen.items()}
+
+    def restore_state(self, name: str, convert: Callable[[str], Converter]) -> Any:
+        """Return the state of one object with each tensor made by the framework that it came from."""
+        record = self._record(name)
+        return statefile.restore(record, self._tensors(record), convert)
+
+    def _record(self, name: str) -> statefile.ObjectRecord:
+        objects = self.state().objects
+        if name not in objects:
+            raise CheckpointNotFoundError(name, f"checkpoint {self.name}", list(objects))
+        return objects[name]
+
+    def _tensors(self, record: statefile.ObjectRecord, names: Sequence[str] | None = None) -> dict[str, TensorView]:
+        if record.file is None:
+            return {}
+        artifact = self.manifest().artifacts.get(record.file)
+        if artifact is None or artifact.tensors is None:
+            raise DamagedFileError(self._where(record.file), "the manifest does not name it as a tensor file")
+        return tensorfile.read(self._backend, data_key(self.name, record.file), artifact, names)
+
+    def _matching(self, record: statefile.ObjectRecord, patterns: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+        known = statefile.references(record)
+        chosen = {
+            key: stored
+            for key, stored in known.items()
+            if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+        }
+        if not chosen:
+            raise CheckpointNotFoundError(f"tensor {', '.join(patterns)}", f"checkpoint {self.name}", list(known))
+        return chosen
+
+    def _where(self, file: str) -> str:
+        return f"{self._backend.url}/{data_key(self.name, file)}"

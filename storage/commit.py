@@ -1,0 +1,138 @@
+"""Commit: the protocol that makes a checkpoint visible whole, and the one that makes it go away.
+
+The order of effects of a save (a crash between any two leaves the older checkpoints listed and whole):
+
+1. every file under a fresh name, its content durable;
+2. the names of the files and of their folder durable;
+3. `commits/<sequence>.json` created only if absent, durable. From here on the checkpoint exists.
+
+And of retiring (a crash between any two leaves an orphan at worst, never a commit without its data):
+
+1. the commit deleted;
+2. that deletion durable;
+3. the data deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import ConcurrentWriterError, DamagedManifestError, KeepbestError, StorageError
+from . import tensorfile
+from .backend import Backend
+from .digest import digest
+from .layout import commit_key, data_key, data_prefix
+from .manifest import Artifact, CheckpointInfo, Manifest, decode, encode
+from .tensorfile import TensorFilePlan
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorDraft:
+    """A tensor file to be written."""
+
+    file: str
+    plan: TensorFilePlan
+    data: memoryview
+    """The data of the plan, usually staging itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BytesDraft:
+    """A file to be written, already in memory."""
+
+    file: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkDraft:
+    """A file that a committed checkpoint holds already."""
+
+    file: str
+    source: str
+    """Its key."""
+    artifact: Artifact
+
+
+Draft = TensorDraft | BytesDraft | LinkDraft
+
+
+def write(backend: Backend, name: str, drafts: Sequence[Draft]) -> dict[str, Artifact]:
+    """Write a checkpoint's files (step 1); nothing lists them yet. If it fails, what was written is deleted again."""
+    try:
+        return {draft.file: _write_one(backend, data_key(name, draft.file), draft) for draft in drafts}
+    except BaseException:
+        discard(backend, name)
+        raise
+
+
+def _write_one(backend: Backend, key: str, draft: Draft) -> Artifact:
+    match draft:
+        case TensorDraft():
+            return tensorfile.write(backend, key, draft.plan, draft.data)
+        case BytesDraft():
+            return Artifact(size=backend.put(key, [draft.data]), digest=digest(draft.data))
+        case LinkDraft():
+            backend.copy(draft.source, key)
+            return draft.artifact
+
+
+def commit(backend: Backend, manifest: Manifest) -> int:
+    """Make a written checkpoint visible (steps 2 and 3); readers see all of it or nothing.
+
+    Returns:
+        The bytes of the manifest's file.
+
+    Raises:
+        ConcurrentWriterError: another writer has this sequence number; its checkpoint was not touched, ours is deleted.
+        StorageError: it could not be committed; ours is deleted.
+    """
+    data = encode(manifest)
+    try:
+        backend.settle()
+        try:
+            backend.put_if_absent(commit_key(manifest.sequence), data)
+        except StorageError as error:
+            # The store may have taken it and lost the reply: what stands there decides.
+            _accept_if_ours(backend, manifest, error)
+    except BaseException:
+        discard(backend, manifest.name)
+        raise
+    _log.info("checkpoint.committed run=%s sequence=%d name=%s", backend.url, manifest.sequence, manifest.name)
+    return len(data)
+
+
+def _accept_if_ours(backend: Backend, manifest: Manifest, error: StorageError) -> None:
+    key = commit_key(manifest.sequence)
+    try:
+        found = decode(backend.read(key), f"{backend.url}/{key}")
+    except DamagedManifestError as damage:
+        raise ConcurrentWriterError(backend.url, manifest.sequence, "its manifest is damaged") from damage
+    except KeepbestError:
+        raise error from None
+    if found.write_id != manifest.write_id:
+        raise ConcurrentWriterError(backend.url, manifest.sequence, f"{found.name} by {found.host}") from error
+    backend.settle()
+
+
+def retire(backend: Backend, checkpoints: Iterable[CheckpointInfo]) -> None:
+    """Delete checkpoints, their commits first."""
+    going = list(checkpoints)
+    if not going:
+        return
+    backend.delete([commit_key(checkpoint.sequence) for checkpoint in going])
+    backend.settle()
+    for checkpoint in going:
+        backend.delete([entry.key for entry in backend.list(data_prefix(checkpoint.name))])
+        _log.info("checkpoint.retired run=%s sequence=%d name=%s", backend.url, checkpoint.sequence, checkpoint.name)
+
+
+def discard(backend: Backend, name: str) -> None:
+    """Delete the files of a checkpoint that was not committed; what cannot be deleted is left to `gc`."""
+    with contextlib.suppress(StorageError):
+        backend.delete([entry.key for entry in backend.list(data_prefix(name))])

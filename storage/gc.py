@@ -1,0 +1,78 @@
+"""Collect garbage: delete what a crash left and no commit names, once it is old enough to be nobody's work in progress."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+
+from .backend import Backend, Entry
+from .layout import CHECKPOINTS, COMMITS, checkpoint_of, is_temporary
+from .listing import Listing
+
+GRACE = 3600.0
+"""Seconds. A file that grew within this time may belong to a save that is still under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """Data that no commit names."""
+
+    name: str
+    """A checkpoint's folder, or a temporary file's key."""
+    nbytes: int
+    age: float
+    """Seconds since it last changed, by the store's clock against ours."""
+    files: tuple[str, ...]
+    """Keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What `gc` deleted, or would delete."""
+
+    removed: tuple[Orphan, ...]
+    kept: tuple[Orphan, ...]
+    """Orphans younger than the grace period."""
+    dry_run: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes freed, or that would be."""
+        return sum(orphan.nbytes for orphan in self.removed)
+
+    def __str__(self) -> str:
+        verb = "would remove" if self.dry_run else "removed"
+        young = f"; {len(self.kept)} are too young to be touched" if self.kept else ""
+        return f"{verb} {len(self.removed)} orphan(s), {self.nbytes:,} bytes{young}."
+
+
+def collect(backend: Backend, listing: Listing, *, grace: float, dry_run: bool) -> Report:
+    """Delete the orphans below the run's own prefixes that did not change for `grace` seconds.
+
+    With a damaged manifest nobody knows which data it names, so nothing but temporary files is deleted then.
+    """
+    now = time.time()
+    named = {checkpoint.name for checkpoint in listing.checkpoints}
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in [*backend.list(CHECKPOINTS), *backend.list(COMMITS)]:
+        name = checkpoint_of(entry.key)
+        if is_temporary(entry.key):
+            groups[entry.key].append(entry)
+        elif name is not None and name not in named and not listing.damaged:
+            groups[name].append(entry)
+    orphans = [
+        Orphan(
+            name=name,
+            nbytes=sum(entry.size for entry in entries),
+            age=now - max(entry.modified for entry in entries),
+            files=tuple(entry.key for entry in entries),
+        )
+        for name, entries in sorted(groups.items())
+    ]
+    old = tuple(orphan for orphan in orphans if orphan.age >= grace)
+    if not dry_run:
+        for orphan in old:
+            backend.delete(orphan.files)
+        backend.abort_stale("", now - grace)
+    return Report(removed=old, kept=tuple(orphan for orphan in orphans if orphan.age < grace), dry_run=dry_run)

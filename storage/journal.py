@@ -1,0 +1,137 @@
+"""Journal: every logged row, appended to `metrics.jsonl`, and read back as the history that led to a checkpoint.
+
+Each line belongs to a branch (a training that started, resumed or went back) and has its number in it. A branch's first
+line says which row of which other branch it continues. So a file that two trainings wrote to, that a crash cut short, or
+that holds the rows of a future that was abandoned still gives the exact history of any checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ObjectNotFoundError
+from .backend import Appender, Backend
+from .history import History, Row
+from .layout import JOURNAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A place in the journal: after the first `rows` rows of `branch`."""
+
+    branch: str
+    rows: int
+
+
+class Journal:
+    """Appends rows of one branch. Cost of a row: one small JSON text and one append."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._appender: Appender | None = None
+        self._start_branch(None)
+
+    def continue_from(self, mark: Mark | None) -> None:
+        """Begin a new branch whose rows follow `mark` (None: the beginning)."""
+        self._start_branch(mark)
+
+    @property
+    def mark(self) -> Mark:
+        """Return the place after the last row."""
+        if self._rows == 0 and self._parent is not None:
+            return self._parent
+        return Mark(branch=self._branch, rows=self._rows)
+
+    def append(self, row: Row) -> None:
+        """Append one row; it survives the death of the process at once, that of the machine after `sync`."""
+        line: dict[str, Any] = {"branch": self._branch, "row": self._rows}
+        if self._rows == 0 and self._parent is not None:
+            line["from"] = {"branch": self._parent.branch, "rows": self._parent.rows}
+        line["kind"] = row.kind
+        line["epoch"] = row.epoch
+        line["step"] = row.step
+        line["time"] = row.time
+        line["metrics"] = _finite(row.metrics)
+        if self._appender is None:
+            self._appender = self._backend.append(JOURNAL)
+            # A crash may have cut the last line short; a new line keeps it from swallowing ours.
+            self._appender.write(b"\n" if _ends_torn(self._backend) else b"")
+        self._appender.write(json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        self._rows += 1
+
+    def sync(self) -> None:
+        """Make all rows durable."""
+        if self._appender is not None:
+            self._appender.sync()
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._appender is not None:
+            self._appender.close()
+            self._appender = None
+
+    def _start_branch(self, parent: Mark | None) -> None:
+        self._branch = uuid.uuid4().hex[:12]
+        self._rows = 0
+        self._parent = parent
+
+
+def read_history(backend: Backend, mark: Mark | None = None) -> History:
+    """Return the history that led to `mark` (None: to the line written last).
+
+    Lines that a crash cut short are passed over. Cost: one read of the journal.
+    """
+    try:
+        text = backend.read(JOURNAL)
+    except ObjectNotFoundError:
+        return History()
+    branches: dict[str, dict[int, Mapping[str, Any]]] = {}
+    last: Mark | None = None
+    for line in text.split(b"\n"):
+        parsed = _parse(line)
+        if parsed is not None:
+            branches.setdefault(parsed["branch"], {})[parsed["row"]] = parsed
+            last = Mark(branch=parsed["branch"], rows=parsed["row"] + 1)
+    rows: list[Row] = []
+    seen: set[str] = set()
+    place = mark or last
+    while place is not None and place.branch not in seen:
+        seen.add(place.branch)  # a journal someone altered must not send us round in circles
+        branch = branches.get(place.branch, {})
+        rows.extend(_row(branch[number]) for number in reversed(range(place.rows)) if number in branch)
+        parent = branch.get(0, {}).get("from")
+        place = Mark(branch=parent["branch"], rows=parent["rows"]) if parent else None
+    return History(reversed(rows))
+
+
+def _ends_torn(backend: Backend) -> bool:
+    size = backend.head(JOURNAL).size
+    return size > 0 and bytes(backend.read_ranges(JOURNAL, [(size - 1, size)])[0]) != b"\n"
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    # JSON has no NaN and no infinity; repr gives "nan", "inf", "-inf", which float() reads.
+    return {name: value if value - value == 0 else repr(value) for name, value in metrics.items()}
+
+
+def _parse(line: bytes) -> Mapping[str, Any] | None:
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(parsed, dict) and isinstance(parsed.get("branch"), str) and isinstance(parsed.get("row"), int)
+    return parsed if whole else None
+
+
+def _row(line: Mapping[str, Any]) -> Row:
+    return Row(
+        kind=line["kind"],
+        epoch=line["epoch"],
+        step=line["step"],
+        time=line["time"],
+        metrics={name: float(value) for name, value in line["metrics"].items()},
+    )

@@ -1,0 +1,77 @@
+"""Layout: every name and key of a run, built and parsed here and nowhere else.
+
+run/
+  checkpoints/<name>/<file>     data, written once under a fresh name
+  commits/00000007.json         the manifest; it exists ⇔ checkpoint 7 does
+  commits/index-00000064.json   light records of the commits up to 64; a hint
+  metrics.jsonl                 every logged row
+  best -> checkpoints/<name>    a link where there are links, best.json elsewhere; a hint
+"""
+
+from __future__ import annotations
+
+import re
+
+CHECKPOINTS = "checkpoints/"
+COMMITS = "commits/"
+JOURNAL = "metrics.jsonl"
+BEST_LINK = "best"
+BEST_HINT = "best.json"
+STATE_FILE = "state.json"
+TENSOR_SUFFIX = ".safetensors"
+TEMPORARY_PREFIX = ".tmp-"
+"""Names that start so are being written or were left by a crash; nobody reads them."""
+
+_COMMIT = re.compile(r"commits/(\d{8,})\.json")
+_INDEX = re.compile(r"commits/index-(\d{8,})\.json")
+
+
+def checkpoint_name(*, epoch: int | None, step: int, write_id: str) -> str:
+    """Return a fresh folder name that people can read: epochs count from 1 there, the end makes it unique."""
+    parts = [] if epoch is None else [f"epoch-{epoch + 1:03d}"]
+    if step or epoch is None:
+        parts.append(f"step-{step:06d}")
+    return "_".join([*parts, write_id[:6]])
+
+
+def data_prefix(name: str) -> str:
+    """Return the prefix of a checkpoint's files."""
+    return f"{CHECKPOINTS}{name}/"
+
+
+def data_key(name: str, file: str) -> str:
+    """Return the key of one file of a checkpoint."""
+    return f"{CHECKPOINTS}{name}/{file}"
+
+
+def checkpoint_of(key: str) -> str | None:
+    """Return the checkpoint's name that `key` is a file of, or None."""
+    parts = key.split("/")
+    return parts[1] if len(parts) > 2 and parts[0] == "checkpoints" else None  # noqa: PLR2004: folder, name, file
+
+
+def commit_key(sequence: int) -> str:
+    """Return the key of the manifest with this sequence number."""
+    return f"{COMMITS}{sequence:08d}.json"
+
+
+def commit_sequence(key: str) -> int | None:
+    """Return the sequence number of a manifest's key, or None if `key` is none."""
+    match = _COMMIT.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def index_key(sequence: int) -> str:
+    """Return the key of the index that covers commits up to `sequence`."""
+    return f"{COMMITS}index-{sequence:08d}.json"
+
+
+def index_sequence(key: str) -> int | None:
+    """Return the sequence number up to which an index's key covers, or None if `key` is none."""
+    match = _INDEX.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def is_temporary(key: str) -> bool:
+    """Say whether `key` is a file that is being written, or that a crash left."""
+    return key.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)

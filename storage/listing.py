@@ -1,0 +1,111 @@
+"""Listing: which checkpoints a run holds, from one listing of its commits and the newest index.
+
+The listing is the truth. An index is a hint: it spares reading a manifest that it has a record of, if the manifest's
+file is still there and as long as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from ..errors import DamagedError, ObjectNotFoundError
+from .backend import Backend, Entry
+from .layout import COMMITS, commit_sequence, index_key, index_sequence
+from .manifest import CheckpointInfo, decode, info, seal, unseal
+
+UNINDEXED = 64
+"""A new index is written when this many commits stand in none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The commits of a run at one moment."""
+
+    checkpoints: tuple[CheckpointInfo, ...]
+    """By sequence, oldest first."""
+    damaged: tuple[tuple[int, DamagedError], ...]
+    """Sequence and error of every manifest that could not be read."""
+    indexed: int
+    """How many of `checkpoints` the newest index has."""
+    index_keys: tuple[str, ...]
+    """Every index there is, oldest first."""
+    sizes: dict[int, int]
+    """Sequence → bytes of the manifest's file."""
+
+    @property
+    def last_sequence(self) -> int:
+        """The highest sequence number in use, damaged manifests included; 0 if there is none."""
+        return max(self.sizes, default=0)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    manifest_bytes: int
+    checkpoint: CheckpointInfo
+
+
+_RECORDS = TypeAdapter(list[_Record])
+
+
+def read_listing(backend: Backend) -> Listing:
+    """List the commits. Cost: one listing, one read of the index, one read for each commit that is in no index."""
+    commits: dict[int, Entry] = {}
+    indexes: list[str] = []
+    for entry in backend.list(COMMITS):
+        sequence = commit_sequence(entry.key)
+        if sequence is not None:
+            commits[sequence] = entry
+        elif index_sequence(entry.key) is not None:
+            indexes.append(entry.key)
+    known = _read_index(backend, indexes[-1]) if indexes else {}
+    found: list[CheckpointInfo] = []
+    damaged: list[tuple[int, DamagedError]] = []
+    hits = 0
+    for sequence, entry in sorted(commits.items()):
+        record = known.get(sequence)
+        if record is not None and record.manifest_bytes == entry.size:
+            found.append(record.checkpoint)
+            hits += 1
+            continue
+        try:
+            found.append(info(decode(backend.read(entry.key), f"{backend.url}/{entry.key}")))
+        except ObjectNotFoundError:  # retired since we listed
+            continue
+        except DamagedError as error:
+            damaged.append((sequence, error))
+    return Listing(
+        checkpoints=tuple(found),
+        damaged=tuple(damaged),
+        indexed=hits,
+        index_keys=tuple(indexes),
+        sizes={sequence: entry.size for sequence, entry in commits.items()},
+    )
+
+
+def write_index(backend: Backend, listing: Listing) -> str:
+    """Write an index of `listing`, delete the older ones, return its key. Readers that find neither read the manifests."""
+    key = index_key(listing.last_sequence)
+    records = [
+        _Record(manifest_bytes=listing.sizes[checkpoint.sequence], checkpoint=checkpoint)
+        for checkpoint in listing.checkpoints
+    ]
+    backend.replace(key, seal(_RECORDS.dump_json(records)))
+    backend.delete(other for other in listing.index_keys if other != key)
+    return key
+
+
+def drop_indexes(backend: Backend) -> None:
+    """Delete every index; needed before the newest commit is deleted, whose number would be given out again."""
+    backend.delete(entry.key for entry in backend.list(COMMITS) if index_sequence(entry.key) is not None)
+
+
+def _read_index(backend: Backend, key: str) -> dict[int, _Record]:
+    try:
+        records: Sequence[_Record] = _RECORDS.validate_json(unseal(backend.read(key), f"{backend.url}/{key}"))
+    except (DamagedError, ObjectNotFoundError, ValidationError):  # a hint that is of no use
+        return {}
+    return {record.checkpoint.sequence: record for record in records}

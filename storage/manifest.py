@@ -1,0 +1,204 @@
+"""What a committed checkpoint is, to and from JSON. The bytes are specified in `docs/format.md`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic_core import from_json
+
+from ..errors import DamagedManifestError, UnsupportedFormatError
+from .digest import digest
+
+FORMAT_MAJOR = 1
+FORMAT_MINOR = 0
+
+
+def _float_to_json(value: float) -> float | str:
+    # JSON has no word for these three; Python's own repr is read back by float() here and by most languages.
+    return value if value - value == 0 else repr(value)
+
+
+JsonFloat = Annotated[float, PlainSerializer(_float_to_json, return_type=float | str), BeforeValidator(float)]
+"""A float whose JSON form is a number, or one of the strings "nan", "inf", "-inf"."""
+
+
+class _Record(BaseModel):
+    # extra="ignore": a newer minor version may add fields, and an older reader passes over them.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Score(_Record):
+    """What one monitor made of a checkpoint: the value it is ranked by."""
+
+    monitor: str
+    """The metric's name, as it was logged."""
+    mode: Literal["min", "max"]
+    """"min": lower is better."""
+    value: JsonFloat | None
+    """The (smoothed) value, or None when it must not rank: not finite, stale, absent, or outside a constraint."""
+
+
+class TensorRecord(_Record):
+    """Where one tensor lies in its tensor file, and what it must read as."""
+
+    dtype: str
+    """The safetensors name: "F32", "BF16", …"""
+    shape: tuple[int, ...]
+    offsets: tuple[int, int]
+    """Begin (inclusive) and end (exclusive) in bytes, counted from the artifact's `data_start`."""
+    digest: str
+
+
+class Artifact(_Record):
+    """One file of a checkpoint."""
+
+    size: int
+    """Bytes."""
+    digest: str
+    """Of the whole file."""
+    header_digest: str | None = None
+    """Of the first `data_start` bytes of a tensor file; None for a file that is not one."""
+    data_start: int | None = None
+    """Byte at which a tensor file's data begins."""
+    tensors: dict[str, TensorRecord] | None = None
+
+
+class Manifest(_Record):
+    """One committed checkpoint: it exists if and only if its manifest does."""
+
+    format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+    sequence: int
+    """Position in the run's commits, from 1."""
+    write_id: str
+    """32 hex digits drawn anew for each save: tells our own commit from another writer's."""
+    name: str
+    """The checkpoint's folder below `checkpoints/`."""
+    step: int
+    """Training steps closed, over the whole run."""
+    epoch: int | None
+    """The epoch (from 0) that was closed last, or is under way; None before the first."""
+    parent: int | None
+    """Sequence of the checkpoint that training continued from; None at the root."""
+    time: float
+    """Seconds since 1970, by the writer's clock. For people: nothing is decided by it."""
+    reasons: tuple[str, ...]
+    """Why it was saved: "improvement", "epoch", "step", "time", "end", "signal", "exception", "request"."""
+    complete: bool
+    """True: training can continue from it. False: weights only."""
+    metrics: dict[str, JsonFloat]
+    scores: tuple[Score, ...]
+    """One for each monitor, the primary one first."""
+    artifacts: dict[str, Artifact]
+    """Name of the file in the checkpoint's folder → what it must be."""
+    host: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointInfo:
+    """The light record of a checkpoint: all that policies and listings need, and no file."""
+
+    sequence: int
+    """Position in the run's commits, from 1."""
+    name: str
+    """The checkpoint's folder below `checkpoints/`."""
+    step: int
+    epoch: int | None
+    """From 0; None before the first epoch."""
+    parent: int | None
+    """Sequence of the checkpoint that training continued from."""
+    time: float
+    """Seconds since 1970."""
+    reasons: tuple[str, ...]
+    complete: bool
+    """True: training can continue from it. False: weights only."""
+    metrics: dict[str, JsonFloat] = field(default_factory=dict)
+    scores: tuple[Score, ...] = ()
+    """One for each monitor, the primary one first."""
+    nbytes: int = 0
+    """Bytes of all its files."""
+
+    def score(self, monitor: str | None = None) -> Score | None:
+        """Return what `monitor` (default: the primary one) made of this checkpoint, or None."""
+        for score in self.scores:
+            if monitor is None or score.monitor == monitor:
+                return score
+        return None
+
+
+def info(manifest: Manifest) -> CheckpointInfo:
+    """Return the light record of `manifest`."""
+    return CheckpointInfo(
+        sequence=manifest.sequence,
+        name=manifest.name,
+        step=manifest.step,
+        epoch=manifest.epoch,
+        parent=manifest.parent,
+        time=manifest.time,
+        reasons=manifest.reasons,
+        complete=manifest.complete,
+        metrics=manifest.metrics,
+        scores=manifest.scores,
+        nbytes=sum(artifact.size for artifact in manifest.artifacts.values()),
+    )
+
+
+# ── sealed JSON: a value and the digest of its exact bytes ────────────────────────────────────────────────────────
+# {"digest":"xxh3-128:…","body":…}\n — the digest covers the bytes of the body as they stand, so that a reader in any
+# language can check it by slicing, with no canonical form of JSON to agree on.
+
+_HEAD = b'{"digest":"'
+_MIDDLE = b'","body":'
+_TAIL = b"}\n"
+_BODY_START = len(_HEAD) + len(digest(b"")) + len(_MIDDLE)
+
+
+def seal(body: bytes) -> bytes:
+    """Return `body` (JSON) in an envelope that carries its digest."""
+    return _HEAD + digest(body).encode() + _MIDDLE + body + _TAIL
+
+
+def unseal(data: bytes, location: str) -> bytes:
+    """Return the body of a sealed file.
+
+    Raises:
+        DamagedManifestError: the envelope is cut short, or the digest is not that of the body.
+    """
+    if not data.startswith(_HEAD) or not data.endswith(_TAIL) or data[_BODY_START - len(_MIDDLE) : _BODY_START] != _MIDDLE:
+        raise DamagedManifestError(location, "it is cut short, or no sealed JSON")
+    body = data[_BODY_START : -len(_TAIL)]
+    if digest(body).encode() != data[len(_HEAD) : _BODY_START - len(_MIDDLE)]:
+        raise DamagedManifestError(location, "its digest does not match its content")
+    return body
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest's file."""
+    return seal(manifest.model_dump_json().encode())
+
+
+def decode(data: bytes, location: str) -> Manifest:
+    """Return the manifest in `data`, which was read from `location`.
+
+    Raises:
+        DamagedManifestError: it is truncated or altered.
+        UnsupportedFormatError: its major version is not ours.
+    """
+    body = unseal(data, location)
+    try:
+        fields = from_json(body)
+    except ValueError as error:
+        raise DamagedManifestError(location, f"it is not JSON ({error})") from error
+    version = fields.get("format") if isinstance(fields, dict) else None
+    major = version.split(".")[0] if isinstance(version, str) else ""
+    if not major.isdigit():
+        raise DamagedManifestError(location, "it says no format version")
+    if int(major) != FORMAT_MAJOR:
+        raise UnsupportedFormatError(location, version, FORMAT_MAJOR)
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DamagedManifestError(location, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

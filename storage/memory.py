@@ -1,0 +1,154 @@
+"""Memory: the backend for `memory://`, over fsspec's memory filesystem. For tests, ours and yours.
+
+What is stored lives as long as the process and is seen by every Checkpointer and fsspec user in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import fsspec
+
+from ..errors import NotARunError, ObjectExistsError, ObjectNotFoundError
+from .backend import Buffer, Capabilities, Entry
+
+_LOCK = threading.RLock()
+"""One for all: fsspec keeps one store for the process."""
+
+
+def open_backend(url: str, storage_options: Mapping[str, Any]) -> MemoryBackend:
+    """Return the backend for a `memory://` URL."""
+    return MemoryBackend(url.rstrip("/"), fsspec.filesystem("memory", **storage_options))
+
+
+class MemoryBackend:
+    """A prefix of fsspec's memory filesystem."""
+
+    def __init__(self, url: str, filesystem: Any) -> None:
+        self.url = url
+        self.capabilities = Capabilities(put_if_absent=True, links=False)
+        self._fs = filesystem
+        self._root = filesystem._strip_protocol(url)  # noqa: SLF001: fsspec's own way to split a URL
+        if filesystem.isfile(self._root):
+            raise NotARunError(url, "is a file, not a folder")
+
+    def put(self, key: str, chunks: Iterable[Buffer]) -> int:
+        """Collect the stream, then create the object."""
+        data = b"".join(chunks)
+        self.put_if_absent(key, data)
+        return len(data)
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        """Create under the lock."""
+        with _LOCK:
+            if self._fs.isfile(self._path(key)):
+                raise ObjectExistsError(self._where(key))
+            self._fs.pipe_file(self._path(key), data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Set under the lock."""
+        with _LOCK:
+            self._fs.pipe_file(self._path(key), data)
+
+    def read(self, key: str) -> bytes:
+        """Return the whole object."""
+        with _LOCK:
+            try:
+                data: bytes = self._fs.cat_file(self._path(key))
+            except FileNotFoundError as error:
+                raise ObjectNotFoundError(self._where(key)) from error
+        return data
+
+    def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Copy the object once and slice the copy."""
+        view = memoryview(bytearray(self.read(key)))
+        return [view[begin:end] for begin, end in ranges]
+
+    def head(self, key: str) -> Entry:
+        """Return size and time."""
+        with _LOCK:
+            try:
+                found = self._fs.info(self._path(key))
+            except FileNotFoundError as error:
+                raise ObjectNotFoundError(self._where(key)) from error
+        return self._entry(key, found)
+
+    def list(self, prefix: str) -> list[Entry]:
+        """List under the lock."""
+        with _LOCK:
+            try:
+                found = self._fs.find(self._path(prefix), detail=True)
+            except FileNotFoundError:
+                return []
+            cut = len(self._root) + 1
+            entries = [self._entry(path[cut:], item) for path, item in found.items()]
+        return sorted(entries, key=lambda entry: entry.key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete under the lock."""
+        with _LOCK:
+            for key in keys:
+                if self._fs.isfile(self._path(key)):
+                    self._fs.rm_file(self._path(key))
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy the bytes."""
+        self.put_if_absent(target, self.read(source))
+
+    def publish(self, source: str, url: str) -> None:
+        """Copy the bytes to another `memory://` URL."""
+        with _LOCK:
+            self._fs.pipe_file(self._fs._strip_protocol(url), self.read(source))  # noqa: SLF001: as above
+
+    def link(self, source: str, target: str) -> None:
+        """Not offered: `capabilities.links` is False."""
+        raise NotImplementedError(f"{self.url} has no links (asked for {target} -> {source})")
+
+    def append(self, key: str) -> MemoryAppender:
+        """Append under the lock."""
+        return MemoryAppender(self, key)
+
+    def settle(self) -> None:
+        """Nothing to do: memory is as durable as it gets."""
+
+    def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002: nothing can be stale here
+        """Nothing to do: an object comes into being whole."""
+        return 0
+
+    def free_bytes(self) -> int | None:
+        """Unknown."""
+        return None
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}".rstrip("/")
+
+    def _where(self, key: str) -> str:
+        return f"{self.url}/{key}"
+
+    def _entry(self, key: str, found: Mapping[str, Any]) -> Entry:
+        created = found["created"]  # a float, or a datetime in older fsspec
+        return Entry(key=key, size=found["size"], modified=getattr(created, "timestamp", lambda: created)())
+
+
+class MemoryAppender:
+    """An object in memory that grows."""
+
+    def __init__(self, backend: MemoryBackend, key: str) -> None:
+        self._backend, self._key = backend, key
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        with _LOCK:
+            try:
+                before = self._backend.read(self._key)
+            except ObjectNotFoundError:
+                before = b""
+            self._backend.replace(self._key, before + data)
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""

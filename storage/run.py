@@ -1,0 +1,183 @@
+"""Run: a folder or prefix that holds checkpoints; what is in it and which is best. Writing is `run_writer`'s."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import CheckpointNotFoundError, DamagedError, NotARunError
+from . import gc, verify
+from .backend import Backend, open_backend
+from .checkpoint import Checkpoint
+from .history import History
+from .journal import Mark, read_history
+from .layout import CHECKPOINTS, COMMITS, data_key
+from .listing import Listing, read_listing
+from .manifest import CheckpointInfo
+
+
+def open_run(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Run:
+    """Open a run for reading, with no training code around and no framework imported.
+
+    Args:
+        url: what the Checkpointer was given.
+        storage_options: what fsspec takes for the scheme (credentials, endpoint); never logged.
+
+    Raises:
+        NotARunError: nothing there is a run.
+        ConfigError: no backend serves the scheme.
+
+    Example:
+        >>> run = keepbest.open_run("runs/digits")
+        >>> run.best.metrics["val_loss"], run.latest.epoch, run.history()["val_loss"]
+    """
+    run = Run(open_backend(url, storage_options))
+    if not run.exists():
+        raise NotARunError(run.url, "holds no run")
+    return run
+
+
+class Run:
+    """A run, as one listing at a time: each property lists anew, so what another process commits is seen.
+
+    Cost of a look: one listing, one read of the index, one read for each of the few commits not yet in it.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.url = backend.url
+
+    def __repr__(self) -> str:
+        return f"<Run {self.url}>"
+
+    def exists(self) -> bool:
+        """Say whether a run is here, even one with no checkpoint yet."""
+        return any(self.backend.list(prefix) for prefix in (COMMITS, CHECKPOINTS)) or bool(self.history())
+
+    def listing(self) -> Listing:
+        """Return all commits, damaged ones too."""
+        return read_listing(self.backend)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the checkpoints, oldest first. Damaged manifests are left out, with one warning that names them."""
+        return [Checkpoint(self.backend, found) for found in _undamaged(self.listing(), self.url)]
+
+    @property
+    def latest(self) -> Checkpoint:
+        """The newest checkpoint that training can continue from, or the newest at all if none is complete.
+
+        Raises:
+            CheckpointNotFoundError: the run holds none.
+            DamagedManifestError, UnsupportedFormatError: the newest commit cannot be read; older ones can be had by name.
+        """
+        held = self.listing()
+        newest = newest_complete(held.checkpoints)
+        for sequence, error in held.damaged:
+            if newest is None or sequence > newest.sequence:
+                raise error
+        if newest is None:
+            raise CheckpointNotFoundError("latest", self.url)
+        return Checkpoint(self.backend, newest)
+
+    @property
+    def best(self) -> Checkpoint:
+        """The best checkpoint by the primary monitor.
+
+        Raises:
+            CheckpointNotFoundError: the run holds none that was ranked.
+        """
+        return self.best_by(None)
+
+    def best_by(self, monitor: str | None) -> Checkpoint:
+        """Return the best checkpoint by `monitor`, a metric's name (None: the primary one); of equals the earliest.
+
+        Raises:
+            CheckpointNotFoundError: no checkpoint was ranked by it.
+        """
+        found = best_of(_undamaged(self.listing(), self.url), monitor)
+        if found is None:
+            raise CheckpointNotFoundError("best" if monitor is None else f"best by {monitor}", self.url)
+        return Checkpoint(self.backend, found)
+
+    def get(self, which: str | int) -> Checkpoint:
+        """Return one checkpoint: "best", "latest", a name or its unique beginning, or a sequence number.
+
+        Raises:
+            CheckpointNotFoundError: there is none, or the beginning fits several.
+        """
+        if which == "best":
+            return self.best
+        if which == "latest":
+            return self.latest
+        held = self.checkpoints()
+        text = str(which)
+        exact = [found for found in held if text in (found.name, str(found.sequence))]
+        close = exact or [found for found in held if isinstance(which, str) and found.name.startswith(text)]
+        if len(close) != 1:
+            raise CheckpointNotFoundError(which, self.url, [found.name for found in close or held])
+        return close[0]
+
+    def history(self) -> History:
+        """Return every row on the way to the one logged last, also those after the last checkpoint."""
+        return read_history(self.backend)
+
+    def history_at(self, mark: Mark | None) -> History:
+        """Return the rows on the way to `mark`."""
+        return read_history(self.backend, mark)
+
+    def verify(self) -> verify.Report:
+        """Read everything and compare it with the manifests; returns what is wrong, raises nothing for it."""
+        return verify.verify(self.backend, self.listing())
+
+    def gc(self, *, grace: float = gc.GRACE, dry_run: bool = False) -> gc.Report:
+        """Delete what no commit names and is older than `grace` seconds; with `dry_run`, only say what.
+
+        A save under way is younger than its grace: do not go below the longest time a single file takes to write.
+        """
+        return gc.collect(self.backend, self.listing(), grace=grace, dry_run=dry_run)
+
+    def publish(self, checkpoint: Checkpoint, file: str, url: str) -> None:
+        """Place one file of a checkpoint at an exact path, atomically replacing what is there.
+
+        A hard link where the file system has them: no bytes are copied, and the file stays when the checkpoint is retired.
+        """
+        self.backend.publish(data_key(checkpoint.name, file), url)
+
+
+def newest_complete(checkpoints: Sequence[CheckpointInfo]) -> CheckpointInfo | None:
+    """Return the newest checkpoint that training can continue from, else the newest, else None."""
+    complete = [found for found in checkpoints if found.complete] or list(checkpoints)
+    return max(complete, key=lambda found: found.sequence, default=None)
+
+
+def best_of(checkpoints: Sequence[CheckpointInfo], monitor: str | None) -> CheckpointInfo | None:
+    """Return the best by `monitor` (None: the newest checkpoint's primary one); of equals the earliest."""
+    if not checkpoints:
+        return None
+    if monitor is None:
+        newest = max(checkpoints, key=lambda found: found.sequence).score()
+        monitor = newest.monitor if newest else None
+    best: CheckpointInfo | None = None
+    best_value = 0.0
+    for found in checkpoints:
+        score = found.score(monitor)
+        if score is None or score.value is None:
+            continue
+        value = score.value if score.mode == "min" else -score.value
+        if best is None or value < best_value:
+            best, best_value = found, value
+    return best
+
+
+def _undamaged(held: Listing, url: str) -> tuple[CheckpointInfo, ...]:
+    if held.damaged:
+        _warn(url, [error for _, error in held.damaged])
+    return held.checkpoints
+
+
+def _warn(url: str, errors: Sequence[DamagedError]) -> None:
+    warnings.warn(
+        f"{len(errors)} manifest(s) of {url} cannot be read and their checkpoints are left out; the first: {errors[0]}",
+        stacklevel=4,
+    )

@@ -1,0 +1,87 @@
+"""RunWriter: the one writer of a run. It numbers the commits, knows what is committed, and keeps the hints fresh.
+
+It lists the run once, when it opens; from then on it knows what it did itself. Another writer is noticed at the next commit,
+by the number that is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from . import commit, listing
+from .backend import Backend
+from .layout import BEST_HINT, BEST_LINK, data_prefix
+from .listing import Listing
+from .manifest import Artifact, CheckpointInfo, Manifest, info, seal
+from .run import best_of
+
+
+class RunWriter:
+    """Writes checkpoints to a run and retires them. Used by one thread at a time."""
+
+    def __init__(self, backend: Backend) -> None:
+        held = listing.read_listing(backend)
+        self.backend = backend
+        self.url = backend.url
+        self.checkpoints: list[CheckpointInfo] = list(held.checkpoints)
+        """Committed and not retired, oldest first."""
+        self._last_sequence = held.last_sequence
+        self._sizes = dict(held.sizes)
+        self._index_keys = held.index_keys
+        self._unindexed = len(held.checkpoints) - held.indexed
+        self._pointed_at: str | None = None
+
+    @property
+    def next_sequence(self) -> int:
+        """The number the next commit will have."""
+        return self._last_sequence + 1
+
+    def write(self, name: str, drafts: Sequence[commit.Draft]) -> Mapping[str, Artifact]:
+        """Write a checkpoint's files; nothing lists them yet."""
+        return commit.write(self.backend, name, drafts)
+
+    def commit(self, manifest: Manifest) -> CheckpointInfo:
+        """Make a written checkpoint visible; see `commit.commit` for the order and the errors."""
+        nbytes = commit.commit(self.backend, manifest)
+        committed = info(manifest)
+        self.checkpoints.append(committed)
+        self._last_sequence = manifest.sequence
+        self._sizes[manifest.sequence] = nbytes
+        self._unindexed += 1
+        return committed
+
+    def retire(self, sequences: Iterable[int]) -> None:
+        """Delete the checkpoints with these numbers; see `commit.retire` for the order."""
+        going = set(sequences)
+        if not going:
+            return
+        if self._last_sequence in going:
+            # Its number is given out again after a restart: no index may still describe the one before.
+            listing.drop_indexes(self.backend)
+            self._index_keys = ()
+        commit.retire(self.backend, [found for found in self.checkpoints if found.sequence in going])
+        self.checkpoints = [found for found in self.checkpoints if found.sequence not in going]
+
+    def refresh_hints(self) -> None:
+        """Bring the index and the pointer to the best up to date; readers believe neither over the listing."""
+        if self._unindexed >= listing.UNINDEXED:
+            self._write_index()
+        best = best_of(self.checkpoints, None)
+        if best is None or best.name == self._pointed_at:
+            return
+        if self.backend.capabilities.links:
+            self.backend.link(data_prefix(best.name).rstrip("/"), BEST_LINK)
+        else:
+            self.backend.replace(BEST_HINT, seal(f'{{"name":"{best.name}","sequence":{best.sequence}}}'.encode()))
+        self._pointed_at = best.name
+
+    def _write_index(self) -> None:
+        held = Listing(
+            checkpoints=tuple(self.checkpoints),
+            damaged=(),
+            indexed=0,
+            index_keys=self._index_keys,
+            sizes={found.sequence: self._sizes[found.sequence] for found in self.checkpoints},
+        )
+        self._index_keys = (listing.write_index(self.backend, held),)
+        self._unindexed = 0

@@ -1,0 +1,169 @@
+"""Tensor file: safetensors, planned, then written as a stream and read by range.
+
+The format: 8 bytes (header length, little-endian), the header (JSON, padded with spaces), then the tensors' bytes
+without holes, C order, little-endian. Source: https://huggingface.co/docs/safetensors, "Format".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import DamagedFileError, ObjectNotFoundError
+from .backend import Backend
+from .digest import Hasher, digest, finish
+from .manifest import Artifact, TensorRecord
+
+ITEM_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "C64": 8,
+    "F32": 4, "I32": 4, "U32": 4,
+    "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
+}  # fmt: skip
+"""Bytes of one element, for each dtype that a tensor file can hold."""
+
+_ALIGNMENT = 64
+_CHUNK = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """What a tensor is, without its values."""
+
+    name: str
+    dtype: str
+    """The safetensors name: a key of `ITEM_BYTES`."""
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return ITEM_BYTES[self.dtype] * math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFilePlan:
+    """A tensor file before its values are there: the header, and where each tensor goes."""
+
+    header: bytes
+    """With its length in front; the data follows at once."""
+    offsets: dict[str, tuple[int, int]]
+    """Name → begin and end in bytes, counted from the end of the header, in the order of the file."""
+    specs: dict[str, TensorSpec]
+    data_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorView:
+    """One tensor as it was read."""
+
+    spec: TensorSpec
+    data: memoryview
+    """Bytes, C order; writable, and writing to it changes no file."""
+
+
+def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> TensorFilePlan:
+    """Lay out a tensor file; the largest elements first, so that every tensor is aligned to its element.
+
+    Args:
+        specs: the tensors, of distinct names.
+        metadata: goes under `__metadata__`; text only, as the format demands.
+    """
+    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    offsets: dict[str, tuple[int, int]] = {}
+    end = 0
+    for spec in sorted(specs, key=lambda spec: -ITEM_BYTES[spec.dtype]):
+        begin, end = end, end + spec.nbytes
+        offsets[spec.name] = (begin, end)
+        table[spec.name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": (begin, end)}
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+    return TensorFilePlan(
+        header=len(text).to_bytes(8, "little") + text,
+        offsets=offsets,
+        specs={spec.name: spec for spec in specs},
+        data_bytes=end,
+    )
+
+
+def write(backend: Backend, key: str, file: TensorFilePlan, data: memoryview) -> Artifact:
+    """Stream a tensor file to `key` and return its record; one pass over `data`, no copy.
+
+    Args:
+        backend: where to.
+        key: a fresh key.
+        file: the plan.
+        data: `file.data_bytes` bytes, each tensor at its offset.
+    """
+    whole = Hasher()
+    size = backend.put(key, _chunks(file.header, data, whole))
+    return Artifact(
+        size=size,
+        digest=finish(whole),
+        header_digest=digest(file.header),
+        data_start=len(file.header),
+        tensors={
+            name: TensorRecord(
+                dtype=file.specs[name].dtype,
+                shape=file.specs[name].shape,
+                offsets=(begin, end),
+                digest=digest(data[begin:end]),
+            )
+            for name, (begin, end) in file.offsets.items()
+        },
+    )
+
+
+def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | None = None) -> dict[str, TensorView]:
+    """Read tensors and check each against its digest; `names=None` reads all, and checks the header too.
+
+    Cost: the bytes asked for, and one pass of hashing (some 10 GB/s and more).
+
+    Raises:
+        DamagedFileError: the file is missing, short or altered; names the tensor.
+    """
+    assert artifact.tensors is not None
+    assert artifact.data_start is not None
+    start = artifact.data_start
+    records = artifact.tensors if names is None else {name: artifact.tensors[name] for name in names}
+    ranges = [(start + record.offsets[0], start + record.offsets[1]) for record in records.values()]
+    if names is None:
+        ranges.append((0, start))
+    try:
+        views = backend.read_ranges(key, ranges)
+    except ObjectNotFoundError as error:
+        raise DamagedFileError(_where(backend, key), "it does not exist") from error
+    if names is None and digest(views.pop()) != artifact.header_digest:
+        raise DamagedFileError(_where(backend, key), "its header was altered or cut short")
+    return {
+        name: TensorView(
+            spec=TensorSpec(name=name, dtype=record.dtype, shape=record.shape),
+            data=_checked(_where(backend, key), name, record, view),
+        )
+        for (name, record), view in zip(records.items(), views, strict=True)
+    }
+
+
+def _chunks(header: bytes, data: memoryview, whole: Hasher) -> Iterator[bytes | memoryview]:
+    whole.update(header)
+    yield header
+    for begin in range(0, len(data), _CHUNK):
+        chunk = data[begin : begin + _CHUNK]
+        whole.update(chunk)
+        yield chunk
+
+
+def _checked(location: str, name: str, record: TensorRecord, view: memoryview) -> memoryview:
+    expected = record.offsets[1] - record.offsets[0]
+    if len(view) != expected:
+        raise DamagedFileError(location, f"it ends after {len(view)} of {expected} bytes", tensor=name)
+    if digest(view) != record.digest:
+        raise DamagedFileError(location, "its bytes are not those that were written", tensor=name)
+    return view
+
+
+def _where(backend: Backend, key: str) -> str:
+    return f"{backend.url}/{key}"

@@ -1,0 +1,121 @@
+"""Typed JSON: nested plain data ⇄ JSON that keeps every type, with tensors referred to by name.
+
+JSON has no tuple, no int key and no NaN. A one-key object whose key starts with "$" stands for each (`docs/format.md`
+lists them). Whatever is in no table here is an error that names its place: nothing is guessed, nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+from ..errors import UnsupportedStateError
+
+Json = Any
+TensorEncoder = Callable[[str, Any], "tuple[str, Json] | None"]
+"""Given a path and a value: the framework's tag and the JSON that refers to the tensor, or None if it is no tensor."""
+TensorDecoder = Callable[[str, Json], Any]
+"""Given the framework's tag and what the encoder returned: the tensor."""
+
+_MAX_DEPTH = 200
+
+
+def encode(value: Any, path: str, tensor: TensorEncoder) -> Json:
+    """Return JSON for `value`.
+
+    Args:
+        value: nested plain data and tensors.
+        path: where it stands, for errors: "optimizer.param_groups.0".
+        tensor: called for whatever is not plain data.
+
+    Raises:
+        UnsupportedStateError: something in it is neither tensor nor plain data; names its path.
+    """
+    return _encode(value, path, tensor, 0)
+
+
+def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  # noqa: C901, PLR0911: a table of types
+    if depth > _MAX_DEPTH:
+        raise UnsupportedStateError(path[:200], value, why="refers to itself, or is nested too deeply")
+
+    def inner(item: Any, key: str) -> Json:
+        return _encode(item, path + key, tensor, depth + 1)
+
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if kind is float:
+        return value if value - value == 0 else {"$float": repr(value)}
+    if kind is list:
+        return [inner(item, f".{i}") for i, item in enumerate(value)]
+    if kind is dict:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: inner(item, f".{key}") for key, item in value.items()}
+        return {"$dict": _pairs(value, path, inner)}
+    if kind is OrderedDict:
+        return {"$ordered": _pairs(value, path, inner)}
+    if kind is Counter:
+        return {"$counter": _pairs(value, path, inner)}
+    if kind is tuple:
+        return {"$tuple": [inner(item, f".{i}") for i, item in enumerate(value)]}
+    if kind in (set, frozenset):
+        return {f"${kind.__name__}": [inner(item, ".{}") for item in sorted(value, key=repr)]}
+    if kind is deque:
+        return {"$deque": [[inner(item, f".{i}") for i, item in enumerate(value)], value.maxlen]}
+    if kind in (bytes, bytearray):
+        return {f"${kind.__name__}": base64.b64encode(value).decode()}
+    if kind is complex:
+        return {"$complex": [inner(value.real, ".real"), inner(value.imag, ".imag")]}
+    found = tensor(path, value)
+    if found is None:
+        raise UnsupportedStateError(path, value)
+    tag, payload = found
+    return {f"${tag}": payload}
+
+
+def _pairs(value: Mapping[Any, Any], path: str, inner: Callable[[Any, str], Json]) -> list[list[Json]]:
+    for key in value:
+        if type(key) not in (str, int, float, bool, tuple, type(None)):
+            raise UnsupportedStateError(f"{path}[{key!r}]", key, why="cannot be the key of a dict in saved state")
+    return [[inner(key, f".{key}"), inner(item, f".{key}")] for key, item in value.items()]
+
+
+def decode(value: Json, tensor: TensorDecoder) -> Any:
+    """Return what `encode` was given.
+
+    Args:
+        value: the JSON.
+        tensor: called for each tensor with its framework's tag and what `encode`'s own `tensor` returned for it.
+    """
+    if isinstance(value, list):
+        return [decode(item, tensor) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value), "")
+    if len(value) != 1 or not tag.startswith("$"):
+        return {key: decode(item, tensor) for key, item in value.items()}
+    payload = value[tag]
+    plain = _DECODERS.get(tag)
+    if plain is None:
+        return tensor(tag[1:], payload)
+    return plain(payload, lambda item: decode(item, tensor))
+
+
+_DECODERS: dict[str, Callable[[Json, Callable[[Json], Any]], Any]] = {
+    "$float": lambda payload, _: float(payload),
+    "$dict": lambda payload, inner: {inner(key): inner(item) for key, item in payload},
+    "$ordered": lambda payload, inner: OrderedDict((inner(key), inner(item)) for key, item in payload),
+    "$counter": lambda payload, inner: Counter({inner(key): inner(item) for key, item in payload}),
+    "$tuple": lambda payload, inner: tuple(inner(item) for item in payload),
+    "$set": lambda payload, inner: {inner(item) for item in payload},
+    "$frozenset": lambda payload, inner: frozenset(inner(item) for item in payload),
+    "$deque": lambda payload, inner: deque((inner(item) for item in payload[0]), payload[1]),
+    "$bytes": lambda payload, _: base64.b64decode(payload),
+    "$bytearray": lambda payload, _: bytearray(base64.b64decode(payload)),
+    "$complex": lambda payload, inner: complex(inner(payload[0]), inner(payload[1])),
+}
+
+
