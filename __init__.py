@@ -1,22 +1,76 @@
 """Keep the best model: watch metrics, decide what is worth keeping, write it fast, whole and safe.
 
-This file is a facade: names and nothing else. Importing it imports no framework.
+This file is a facade: names and nothing else. Each is imported when it is first used, so `import keepbest` is instant; no
+framework is imported before an object of it is handed over.
 """
 
-from . import adapters as _adapters  # noqa: F401: fills the table of adapters; imports no framework
-from .core.checkpointer import Checkpointer
-from .core.decision import Decision
-from .core.metric import Measured
-from .core.monitor import MetricMonitor
-from .core.policy import CheckpointPolicy
-from .core.position import Position
-from .core.state import Stateful
-from .core.writer import SaveHandle
-from .errors import (
-    KeepbestError,
-)
-from .storage.checkpoint import Checkpoint
-from .storage.history import History
-from .storage.run import Run, open_run
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .core.checkpointer import Checkpointer
+    from .core.decision import Decision
+    from .core.metric import Measured
+    from .core.monitor import MetricMonitor
+    from .core.policy import CheckpointPolicy
+    from .core.position import Position
+    from .core.spec import MonitorSpec
+    from .core.state import Stateful
+    from .core.writer import SaveHandle
+    from .errors import KeepbestError
+    from .storage.checkpoint import Checkpoint
+    from .storage.history import History
+    from .storage.run import Run, open_run
+
+_HOMES = {
+    "Checkpoint": ".storage.checkpoint",
+    "CheckpointPolicy": ".core.policy",
+    "Checkpointer": ".core.checkpointer",
+    "Decision": ".core.decision",
+    "History": ".storage.history",
+    "KeepbestError": ".errors",
+    "Measured": ".core.metric",
+    "MetricMonitor": ".core.monitor",
+    "MonitorSpec": ".core.spec",
+    "Position": ".core.position",
+    "Run": ".storage.run",
+    "SaveHandle": ".core.writer",
+    "Stateful": ".core.state",
+    "open_run": ".storage.run",
+}
+
+__all__ = [  # noqa: RUF022: sorted as people read
+    "Checkpoint",
+    "CheckpointPolicy",
+    "Checkpointer",
+    "Decision",
+    "History",
+    "KeepbestError",
+    "Measured",
+    "MetricMonitor",
+    "MonitorSpec",
+    "Position",
+    "Run",
+    "SaveHandle",
+    "Stateful",
+    "open_run",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        # errors, policy rules and retention rules live in their rooms: keepbest.errors, keepbest.core.when, …
+        raise AttributeError(f"module 'keepbest' has no attribute '{name}'")
+    importlib.import_module(".adapters", __name__)  # fills the table of adapters; imports no framework
+    found: object = getattr(importlib.import_module(home, __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -87,14 +87,16 @@ _TURNING = frozenset("neg negative negated minus inv inverse inverted reciprocal
 
 LOWER = frozenset(
     """
-    loss losses cost error err error_rate errors regret deviance divergence distance
-    mse mae mape msle rmse rmsle nrmse smape wmape mase mdae msd medae rae rse rrse crps pinball quantile huber
+    loss losses cost error err error_rate errors regret deviance divergence
+    mse mae mape msle rmse rmsle nrmse smape wmape mase mdae msd medae rae rse rrse crps pinball huber
     logcosh log_cosh poisson hinge bce ce nll xent xe crossentropy cross_entropy logloss log_loss
     negative_log_likelihood neg_log_likelihood nelbo kl kld kl_div jsd js_div
     perplexity ppl bpc bpb bpd bits_per_byte bits_per_character bits_per_char bits_per_dim
-    wer cer mer per wil ter der eer mcd edit_distance levenshtein
-    fid kid fvd fad cfid lpips dists niqe brisque emd chamfer hausdorff hd95 assd asd epe aepe mpjpe ade fde rpe ate
-    ece mce ace brier fpr fnr far frr fdr false_positive_rate false_negative_rate false_discovery_rate
+    wer cer mer wil ter der eer mcd edit_distance levenshtein
+    levenshtein_distance
+    fid kid fvd fad cfid lpips dists niqe brisque emd wasserstein wasserstein_distance chamfer
+    chamfer_distance frechet_distance frechet_inception_distance hausdorff hausdorff_distance hd95 assd asd epe aepe mpjpe ade fde rpe
+    ece mce brier fpr fnr frr fdr false_positive_rate false_negative_rate false_discovery_rate
     false_alarm_rate miss_rate hamming davies_bouldin
     """.split()
 )
@@ -102,20 +104,20 @@ LOWER = frozenset(
 
 HIGHER = frozenset(
     """
-    acc accuracy accuracies top_k_accuracy exact_match em correct
-    auc auroc aucroc rocauc auprc aucpr prauc roc pr_curve
+    acc accuracy accuracies top_k_accuracy exact_match em
+    auc auroc aucroc rocauc auprc aucpr prauc roc
     f1 f2 f05 fbeta fmeasure f_measure fscore precision recall sensitivity specificity ppv npv tpr tnr
     true_positive_rate true_negative_rate positive_predictive_value negative_predictive_value
-    iou miou giou jaccard dice dsc pq panoptic_quality mota hota idf1 pck oks
-    map ap ar map50 map75 ap50 ap75 map5095 mar
+    iou miou io_u giou jaccard dice dsc pq panoptic_quality mota hota idf1 pck oks
+    map ap map50 map75 ap50 ap75 map5095 mar
     bleu bleu1 bleu2 bleu3 bleu4 sacrebleu rouge rouge1 rouge2 rougel rougelsum rouge_l rouge_lsum meteor cider spice
     chrf comet bertscore bleurt
     r2 r_squared rsquared explained_variance score
     mcc matthews_corrcoef kappa cohen_kappa pearson pearsonr spearman spearmanr kendall correlation corr
-    ndcg dcg mrr hit hits hit_rate hr coverage
+    ndcg dcg mrr hit hits hit_rate
     psnr ssim msssim ms_ssim vmaf snr sdr sisdr si_sdr si_snr pesq stoi mos
     reward rewards return returns win_rate success_rate pass_rate
-    likelihood log_likelihood loglikelihood elbo cosine_similarity similarity
+    likelihood log_likelihood loglikelihood elbo cosine_similarity
     silhouette nmi ami ari v_measure homogeneity completeness calinski_harabasz
     """.split()
 )

@@ -16,7 +16,9 @@ class StepRows:
         self._waiting: list[tuple[int, int, float, dict[str, object]]] = []
 
     def add(self, metrics: Mapping[str, object], *, epoch: int, step: int, time: float) -> None:
-        """Note one row. Never synchronises a device."""
+        """Note one row; a step without metrics is counted and leaves none. Never synchronises a device."""
+        if not metrics:
+            return
         self._waiting.append((epoch, step, time, {name: _deferred(name, value) for name, value in metrics.items()}))
 
     def drain(self) -> list[Row]:

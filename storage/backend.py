@@ -70,6 +70,16 @@ class Backend(Protocol):
             StorageFullError, StoragePermissionError: nothing is left behind.
         """
 
+    def put_file(self, key: str, path: str) -> None:
+        """Create `key` from a local file, which is used up: moved where it can be, else copied and deleted. Content durable.
+
+        Raises:
+            ObjectExistsError: the key is taken.
+        """
+
+    def scratch(self) -> str:
+        """Return a new local folder for files that `put_file` is to take; on the same file system where there is one."""
+
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Create `key` with all of `data` or not at all, durable on return.
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from ..errors import ConcurrentWriterError, DamagedManifestError, KeepbestError, StorageError
 from . import tensorfile
 from .backend import Backend
-from .digest import digest
+from .digest import digest, digest_file
 from .layout import commit_key, data_key, data_prefix
 from .manifest import Artifact, CheckpointInfo, Manifest, decode, encode
 from .tensorfile import TensorFilePlan
@@ -50,6 +50,14 @@ class BytesDraft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileDraft:
+    """A local file that is to be moved in; it is gone afterwards."""
+
+    file: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkDraft:
     """A file that a committed checkpoint holds already."""
 
@@ -59,7 +67,7 @@ class LinkDraft:
     artifact: Artifact
 
 
-Draft = TensorDraft | BytesDraft | LinkDraft
+Draft = TensorDraft | BytesDraft | FileDraft | LinkDraft
 
 
 def write(backend: Backend, name: str, drafts: Sequence[Draft]) -> dict[str, Artifact]:
@@ -77,6 +85,10 @@ def _write_one(backend: Backend, key: str, draft: Draft) -> Artifact:
             return tensorfile.write(backend, key, draft.plan, draft.data)
         case BytesDraft():
             return Artifact(size=backend.put(key, [draft.data]), digest=digest(draft.data))
+        case FileDraft():
+            size, found = digest_file(draft.path)
+            backend.put_file(key, draft.path)
+            return Artifact(size=size, digest=found)
         case LinkDraft():
             backend.copy(draft.source, key)
             return draft.artifact

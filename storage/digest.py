@@ -11,6 +11,8 @@ import xxhash
 PREFIX = "xxh3-128:"
 """What every digest starts with, so that another algorithm can follow without a new format."""
 
+_CHUNK = 1 << 20
+
 Hasher = xxhash.xxh3_128
 
 
@@ -22,3 +24,13 @@ def digest(data: bytes | bytearray | memoryview) -> str:
 def finish(hasher: xxhash.xxh3_128) -> str:
     """Return what `digest` would have returned for all that `hasher` was fed."""
     return PREFIX + hasher.hexdigest()
+
+
+def digest_file(path: str) -> tuple[int, str]:
+    """Return the size in bytes and the digest of a local file."""
+    hasher, size = Hasher(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
+    return size, finish(hasher)

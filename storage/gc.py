@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from .backend import Backend, Entry
-from .layout import CHECKPOINTS, COMMITS, checkpoint_of, is_temporary
+from .layout import checkpoint_of, temporary_of
 from .listing import Listing
 
 GRACE = 3600.0
@@ -55,10 +55,11 @@ def collect(backend: Backend, listing: Listing, *, grace: float, dry_run: bool) 
     now = time.time()
     named = {checkpoint.name for checkpoint in listing.checkpoints}
     groups: dict[str, list[Entry]] = defaultdict(list)
-    for entry in [*backend.list(CHECKPOINTS), *backend.list(COMMITS)]:
+    for entry in backend.list(""):
         name = checkpoint_of(entry.key)
-        if is_temporary(entry.key):
-            groups[entry.key].append(entry)
+        temporary = temporary_of(entry.key)
+        if temporary is not None:
+            groups[temporary].append(entry)
         elif name is not None and name not in named and not listing.damaged:
             groups[name].append(entry)
     orphans = [

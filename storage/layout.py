@@ -72,6 +72,10 @@ def index_sequence(key: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def is_temporary(key: str) -> bool:
-    """Say whether `key` is a file that is being written, or that a crash left."""
-    return key.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
+def temporary_of(key: str) -> str | None:
+    """Return the temporary file or folder that `key` is or lies in (being written, or left by a crash), or None."""
+    parts = key.split("/")
+    for number, part in enumerate(parts, start=1):
+        if part.startswith(TEMPORARY_PREFIX):
+            return "/".join(parts[:number])
+    return None

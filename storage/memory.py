@@ -5,8 +5,10 @@ What is stored lives as long as the process and is seen by every Checkpointer an
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -39,6 +41,15 @@ class MemoryBackend:
         data = b"".join(chunks)
         self.put_if_absent(key, data)
         return len(data)
+
+    def put_file(self, key: str, path: str) -> None:
+        """Read the file in and delete it."""
+        self.put_if_absent(key, Path(path).read_bytes())
+        Path(path).unlink()
+
+    def scratch(self) -> str:
+        """Make a folder where the system keeps temporary ones."""
+        return tempfile.mkdtemp(prefix="keepbest-")
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Create under the lock."""

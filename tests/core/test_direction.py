@@ -16,13 +16,13 @@ RISING = """
 acc accuracy val_acc val_accuracy binary_accuracy sparse_categorical_accuracy sparse_top_k_categorical_accuracy
 top_k_accuracy top5_acc acc@1 auc val_auc_1 roc_auc pr_auc auroc f1 f1_macro f1-score val_f1_weighted eval/f1 fbeta
 precision precision_at_recall recall recall@10 recall_at_k precision_at_recall_0.9 sensitivity_at_specificity iou
-mIoU mean_io_u_iou dice mAP map50-95 mAP@0.5 AP50 average_precision bleu bleu_4 rouge1 rougeLsum rouge_l r2 r2_score
+mIoU mean_io_u dice mAP map50-95 mAP@0.5 AP50 average_precision bleu bleu_4 rouge1 rougeLsum rouge_l r2 r2_score
 score val_score my_score inception_score ndcg@10 mrr psnr ssim specificity mcc cohen_kappa episode_reward
 balanced_accuracy exact_match em cosine_similarity true_negative_rate negative_predictive_value accuracy/validation
 """.split()  # noqa: SIM905
 
 UNKNOWN = """
-lr learning_rate foo val_foo lossy glossy loss_scale accuracy_gap flossing macaroni mapping escore false_positives
+lr learning_rate distance coverage near_far foo val_foo lossy glossy loss_scale accuracy_gap flossing macaroni mapping escore false_positives
 neg_mean_squared_error neg_log_loss inverse_loss one_minus_f1 1-ssim d2_log_loss_score val_1-ssim time_at_acc_0.9
 loss_std time_per_step grad_norm epoch 1 val at val_ @10 valloss accloss
 """.split()  # noqa: SIM905
