@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import errors as errors  # noqa: PLC0414: re-exported
     from .core.checkpointer import Checkpointer
     from .core.decision import Decision
     from .core.metric import Measured
@@ -62,9 +63,10 @@ __all__ = [  # noqa: RUF022: sorted as people read
 
 
 def __getattr__(name: str) -> object:
+    if name == "errors":
+        return importlib.import_module(".errors", __name__)
     home = _HOMES.get(name)
     if home is None:
-        # errors, policy rules and retention rules live in their rooms: keepbest.errors, keepbest.core.when, …
         raise AttributeError(f"module 'keepbest' has no attribute '{name}'")
     importlib.import_module(".adapters", __name__)  # fills the table of adapters; imports no framework
     found: object = getattr(importlib.import_module(home, __name__), name)
@@ -73,4 +75,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, "errors", "__version__"]

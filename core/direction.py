@@ -92,10 +92,9 @@ LOWER = frozenset(
     logcosh log_cosh poisson hinge bce ce nll xent xe crossentropy cross_entropy logloss log_loss
     negative_log_likelihood neg_log_likelihood nelbo kl kld kl_div jsd js_div
     perplexity ppl bpc bpb bpd bits_per_byte bits_per_character bits_per_char bits_per_dim
-    wer cer mer wil ter der eer mcd edit_distance levenshtein
-    levenshtein_distance
-    fid kid fvd fad cfid lpips dists niqe brisque emd wasserstein wasserstein_distance chamfer
-    chamfer_distance frechet_distance frechet_inception_distance hausdorff hausdorff_distance hd95 assd asd epe aepe mpjpe ade fde rpe
+    wer cer mer wil ter der eer mcd edit_distance levenshtein levenshtein_distance
+    fid kid fvd fad cfid lpips dists niqe brisque emd wasserstein wasserstein_distance chamfer chamfer_distance
+    frechet_distance frechet_inception_distance hausdorff hausdorff_distance hd95 assd asd epe aepe mpjpe ade fde rpe
     ece mce brier fpr fnr frr fdr false_positive_rate false_negative_rate false_discovery_rate
     false_alarm_rate miss_rate hamming davies_bouldin
     """.split()

@@ -1,0 +1,46 @@
+# Every target builds what it needs; the first run installs the test environment (some 2 GB), later ones start at once.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format bench clean
+
+help:            ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; say which to use: make PYTHON=python3.12 …"; exit 1; }
+	@echo "── making $(VENV) with $$($(PYTHON) --version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "── installing PyTorch, TensorFlow, Keras, JAX and the test tools (once; a few minutes)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[torch,keras,cli,yaml,test]" \
+	  | grep --line-buffered -E '^(Collecting|Downloading|Installing|Successfully|ERROR)' | cut -c1-120
+	@$(BIN)/python -c "import keepbest" && touch $(READY)
+
+demo: $(READY)   ## train on real images, interrupt, resume, load the best without keepbest (PyTorch, then Keras)
+	@$(BIN)/python examples/demo.py
+
+test: lint $(READY)   ## everything CI runs: lint, types, all tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/adapters/keras
+	@KERAS_BACKEND=torch $(BIN)/python -m pytest -q tests/adapters/keras
+	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/adapters/keras
+	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q tests/adapters/keras
+
+test-fast: $(READY)   ## the tests that take under a minute together, without Keras
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore tests/adapters/keras
+
+lint: $(READY)   ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@cd tests && ../$(BIN)/mypy --config-file ../pyproject.toml -p keepbest && ../$(BIN)/mypy --config-file ../pyproject.toml typing/api.py
+
+format: $(READY)   ## rewrite the sources as `make lint` wants them
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: $(READY)   ## compare with torch.save, safetensors and Keras, side by side
+	@$(BIN)/python benchmarks/run.py
+
+clean:           ## remove everything that was built
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-runs
