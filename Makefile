@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "── installing PyTorch, TensorFlow, Keras, JAX and the test tools (once; a few minutes)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[torch,keras,cli,yaml,test]" \
 	  | grep --line-buffered -E '^(Collecting|Downloading|Installing|Successfully|ERROR)' | cut -c1-120
+	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/keepbest   # the package under its own name, for mypy
 	@$(BIN)/python -c "import keepbest" && touch $(READY)
 
 demo: $(READY)   ## train on real images, interrupt, resume, load the best without keepbest (PyTorch, then Keras)
@@ -34,7 +35,8 @@ test-fast: $(READY)   ## the tests that take under a minute together, without Ke
 
 lint: $(READY)   ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@cd tests && ../$(BIN)/mypy --config-file ../pyproject.toml -p keepbest && ../$(BIN)/mypy --config-file ../pyproject.toml typing/api.py
+	@MYPYPATH=$(VENV)/src $(BIN)/mypy --config-file pyproject.toml -m keepbest -p keepbest.core -p keepbest.storage \
+	  -p keepbest.adapters -p keepbest.cli tests/typing/api.py
 
 format: $(READY)   ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -1,7 +1,7 @@
 """Keep the best model: watch metrics, decide what is worth keeping, write it fast, whole and safe.
 
-This file is a facade: names and nothing else. Each is imported when it is first used, so `import keepbest` is instant; no
-framework is imported before an object of it is handed over.
+This file is a facade: names and nothing else. Each is imported when it is first used, so `import keepbest` is instant;
+no framework is imported before an object of it is handed over.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import errors as errors  # noqa: PLC0414: re-exported
+    from . import errors as errors
     from .core.checkpointer import Checkpointer
     from .core.decision import Decision
     from .core.metric import Measured
@@ -44,7 +44,7 @@ _HOMES = {
     "open_run": ".storage.run",
 }
 
-__all__ = [  # noqa: RUF022: sorted as people read
+__all__ = [
     "Checkpoint",
     "CheckpointPolicy",
     "Checkpointer",

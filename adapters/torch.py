@@ -1,5 +1,6 @@
-"""PyTorch: modules, optimizers, generators and tensors. Whatever else has `state_dict` (schedulers, GradScaler,
-StatefulDataLoader) is served by the generic protocol.
+"""PyTorch: modules, optimizers, generators and tensors.
+
+Whatever else has `state_dict` (schedulers, GradScaler, StatefulDataLoader) is served by the generic protocol.
 """
 
 from __future__ import annotations
@@ -34,7 +35,17 @@ if hasattr(torch, "float8_e8m0fnu"):  # torch 2.7
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _SHAPED_LIKE_THE_PARAMETER = frozenset(
-    {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum", "exp_inf"}
+    {
+        "exp_avg",
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+        "momentum_buffer",
+        "square_avg",
+        "grad_avg",
+        "acc_delta",
+        "sum",
+        "exp_inf",
+    }
 )
 
 
@@ -95,7 +106,9 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         return None
     found = value.detach()
     if found.layout != torch.strided or found.is_quantized or found.is_meta or type(found) not in _PLAIN:
-        raise UnsupportedStateError(path, value, why=f"({_kind(found)}) is not a plain dense tensor, and only those are saved")
+        raise UnsupportedStateError(
+            path, value, why=f"({_kind(found)}) is not a plain dense tensor, and only those are saved"
+        )
     logical = None
     if found.dtype == torch.complex128:
         found, logical = torch.view_as_real(found.resolve_conj()), COMPLEX128
@@ -136,7 +149,7 @@ def defer(value: Any) -> Any:
 
 def capture_rng() -> Any:
     """Return the states of the CPU's generator and, where CUDA is in use, of every device's."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
@@ -149,8 +162,8 @@ def restore_rng(state: Any) -> None:
             torch.cuda.set_rng_state(device.clone(), number)
     else:
         warnings.warn(
-            f"the checkpoint holds the random numbers of {len(state['cuda'])} CUDA devices, here are {devices}: they were left "
-            "as they are, so training goes on, but not bit for bit as it would have.",
+            f"the checkpoint holds the random numbers of {len(state['cuda'])} CUDA devices, here are {devices}: they "
+            "were left as they are, so training goes on, but not bit for bit as it would have.",
             stacklevel=2,
         )
 
@@ -163,7 +176,13 @@ _PLAIN = (torch.Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (
 def _kind(value: torch.Tensor) -> str:
     if value.is_meta:
         return "meta, without values"
-    return str(value.layout) if value.layout != torch.strided else "quantised" if value.is_quantized else type(value).__name__
+    return (
+        str(value.layout)
+        if value.layout != torch.strided
+        else "quantised"
+        if value.is_quantized
+        else type(value).__name__
+    )
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -189,7 +208,7 @@ def _module_problems(here: Mapping[str, Any], stored: Mapping[str, Any]) -> Iter
 
 
 def _tensor_problems(key: str, here: Any, stored: Any) -> Iterator[str]:
-    if not isinstance(here, torch.Tensor) or isinstance(here, nn.parameter.UninitializedTensorMixin):
+    if not isinstance(here, torch.Tensor) or isinstance(here, nn.UninitializedParameter | nn.UninitializedBuffer):
         return
     if not isinstance(stored, torch.Tensor):
         yield f"'{key}' is a {type(stored).__name__} in the checkpoint, a tensor here"
@@ -214,7 +233,11 @@ def _optimizer_problems(optimizer: torch.optim.Optimizer, stored: Mapping[str, A
             yield f"group {number} has no {', '.join(missing)}: the checkpoint's is another kind of optimizer"
         for index, parameter in zip(group["params"], own["params"], strict=True):
             for name, value in stored["state"].get(index, {}).items():
-                if name in _SHAPED_LIKE_THE_PARAMETER and isinstance(value, torch.Tensor) and value.shape != parameter.shape:
+                if (
+                    name in _SHAPED_LIKE_THE_PARAMETER
+                    and isinstance(value, torch.Tensor)
+                    and value.shape != parameter.shape
+                ):
                     yield (
                         f"'{name}' of parameter {index} has shape {tuple(value.shape)} in the checkpoint, "
                         f"{tuple(parameter.shape)} here"
@@ -223,7 +246,7 @@ def _optimizer_problems(optimizer: torch.optim.Optimizer, stored: Mapping[str, A
 
 def _with_metadata(state: Mapping[str, Any], versions: Any) -> dict[str, Any]:
     made = _StateDict(state)
-    made._metadata = versions  # noqa: SLF001: where load_state_dict looks for it
+    made._metadata = versions  # noqa: SLF001 - where load_state_dict looks for it
     return made
 
 

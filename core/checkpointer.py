@@ -1,4 +1,4 @@
-"""Checkpointer: log → decide → snapshot → write → commit → retire. It only puts these in order; each has a file of its own."""
+"""Checkpointer: log → decide → snapshot → write → commit → retire. It only puts these in order."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Checkpointer:
         url: the run: a folder, or `memory://…`.
         policy: when to save and what to keep; None saves every epoch and keeps the last one.
         storage_options: what fsspec takes for the URL's scheme; never logged or stored.
-        mode: "async": `log` and `save` return as soon as the state is copied, and writing goes on behind training. "sync": they
-            return when the checkpoint is durable.
-        **objects: everything that makes up the training's state, by name: modules, optimizers, schedulers, data loaders with
-            `state_dict`, plain dicts. The global random number generators are always saved along.
+        mode: "async": `log` and `save` return as soon as the state is copied, and writing goes on behind training.
+            "sync": they return when the checkpoint is durable.
+        **objects: everything that makes up the training's state, by name: modules, optimizers, schedulers, data
+            loaders with `state_dict`, plain dicts. The global random number generators are always saved along.
 
     Raises:
         ConfigError: a setting is wrong; `UnsupportedStateError`: an object that cannot be saved, or state inside one.
@@ -110,7 +110,7 @@ class Checkpointer:
     # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def epochs(self, n: int) -> Iterator[int]:
-        """Iterate over the epochs that are left of `n`, counted from 0: resume, loop, end early on patience, save at the end.
+        """Iterate over the epochs that are left of `n`, counted from 0, and end early on patience.
 
         The body calls `log` once. When the loop ends, everything is committed.
 
@@ -222,7 +222,8 @@ class Checkpointer:
 
         Raises:
             StateMismatchError: the objects do not fit; all differences are listed, nothing was changed.
-            DamagedError: the latest checkpoint is damaged; nothing was changed. `restore(name)` goes back to an older one.
+            DamagedError: the latest checkpoint is damaged; nothing was changed. `restore(name)` goes back to an older
+            one.
         """
         self._check_open("resume")
         self.wait()
@@ -234,8 +235,8 @@ class Checkpointer:
         ignored = sorted(set(latest.objects()) - set(self._objects) - {rng.NAME})
         if ignored:
             warnings.warn(
-                f"checkpoint {latest.name} holds {', '.join(ignored)}, which this Checkpointer was not given, so training "
-                "goes on without. Pass them to the Checkpointer to restore them.",
+                f"checkpoint {latest.name} holds {', '.join(ignored)}, which this Checkpointer was not given, so "
+                "training goes on without. Pass them to the Checkpointer to restore them.",
                 stacklevel=2,
             )
         rewind = self._training.rewind(latest)
@@ -457,6 +458,6 @@ def _check_names(objects: Mapping[str, Any]) -> None:
     for name in objects:
         if name == rng.NAME or not _NAME.fullmatch(name):
             raise ConfigError(
-                f"an object of a Checkpointer cannot be called '{name}': it names a file, and '{rng.NAME}' is taken by the "
-                "random number generators. Call it something else."
+                f"an object of a Checkpointer cannot be called '{name}': it names a file, and '{rng.NAME}' is taken by "
+                "the random number generators. Call it something else."
             )

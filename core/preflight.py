@@ -35,7 +35,9 @@ def check(backend: Backend, objects: Mapping[str, Any], policy: CheckpointPolicy
     backend.put_if_absent(key, _PROBE)
     try:
         if backend.read(key) != _PROBE:
-            raise StorageError(f"{backend.url}/{key}", "what was read is not what was written. Do not train to this place.")
+            raise StorageError(
+                f"{backend.url}/{key}", "what was read is not what was written. Do not train to this place."
+            )
     finally:
         backend.delete([key])
     needed, free = space_needed(policy, nbytes, held=held), backend.free_bytes()

@@ -1,7 +1,8 @@
 """Registry: which adapter knows an object or a tensor, found by the top-level module of its classes.
 
-The table is filled by `adapters/__init__.py`; an adapter's module is imported when the first object of its framework is handed
-over. Packages join by the entry point group `keepbest.adapters`: the entry's name is the top-level module, its value the adapter's.
+The table is filled by `adapters/__init__.py`; an adapter's module is imported when the first object of its framework
+is handed over. Packages join by the entry point group `keepbest.adapters`: the entry's name is the top-level module,
+its value the adapter's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+from collections.abc import Hashable
 from functools import cache
 from typing import Any, Protocol
 
@@ -69,12 +71,13 @@ def register(top_level: str, module: str, *, framework: str) -> None:
 
 def adapter_of(obj: Any) -> Adapter | None:
     """Return the adapter of the first class in the object's line of descent that one is registered for."""
-    return _adapter_of_type(type(obj))
+    kind: Hashable = type(obj)
+    return _adapter_of_type(kind)
 
 
 def adapter_named(framework: str) -> Adapter | None:
     """Return the adapter with this NAME if its framework is imported already."""
-    return next((adapter for adapter in adapters_in_use() if adapter.NAME == framework), None)
+    return next((adapter for adapter in adapters_in_use() if framework == adapter.NAME), None)
 
 
 def adapters_in_use() -> list[Adapter]:
@@ -84,7 +87,7 @@ def adapters_in_use() -> list[Adapter]:
 
 
 @cache
-def _adapter_of_type(kind: type) -> Adapter | None:
+def _adapter_of_type(kind: Any) -> Adapter | None:
     for base in kind.__mro__:
         top_level = base.__module__.partition(".")[0]
         if top_level in _MODULES:

@@ -15,9 +15,9 @@ from . import rng, state
 def restore(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: bool) -> None:
     """Set `objects` to their states in `checkpoint`.
 
-    1. Read and verify everything that is needed; 2. compare each state with its object, and if anything differs raise one
-    error that lists all of it; 3. set those objects first whose fit could not be checked, each with its old state at hand, then
-    the rest, then the random number generators.
+    1. Read and verify everything that is needed; 2. compare each state with its object, and if anything differs raise
+    one error that lists all of it; 3. set those objects first whose fit could not be checked, each with its old state
+    at hand, then the rest, then the random number generators.
 
     Raises:
         StateMismatchError: shapes, dtypes, keys or objects differ; nothing was changed.

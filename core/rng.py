@@ -20,7 +20,7 @@ def capture() -> CapturedState:
     state = {
         # 625 words: as an array they take a third of the space of a list, and no time to parse.
         "python": {"version": version, "words": np.array(words, np.uint32), "gauss": gauss},
-        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002: the global generator is what people's code uses
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002 - the global generator is what people's code uses
         "frameworks": {adapter.NAME: adapter.capture_rng() for adapter in adapters_in_use()},
     }
     return capture_value(NAME, state, role="state")
@@ -30,7 +30,7 @@ def restore(state: Any) -> None:
     """Set them; a framework that is not imported now is left out, as nothing can have used its generator."""
     python = state["python"]
     random.setstate((python["version"], tuple(int(word) for word in python["words"]), python["gauss"]))
-    np.random.set_state(state["numpy"])  # noqa: NPY002: as above
+    np.random.set_state(state["numpy"])  # noqa: NPY002 - as above
     for name, framework in state["frameworks"].items():
         adapter = adapter_named(name)
         if adapter is not None:

@@ -1,4 +1,4 @@
-"""Saver: one snapshot → files → commit → retention. What to save and when is decided before; here it is only put in order."""
+"""Saver: one snapshot → files → commit → retention. Whether and when to save is decided before."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Saver:
         name = _weights_name(request)
         return self._commit(request, name, uuid.uuid4().hex, list(part.files), part, parent, complete=False)
 
-    def _commit(  # noqa: PLR0913: one commit has these facts
+    def _commit(  # noqa: PLR0913, PLR0917 - one commit has these facts
         self,
         request: SaveRequest,
         name: str,
@@ -154,7 +154,7 @@ class Saver:
             )
 
     def _tidy(self) -> None:
-        """Retire and refresh the hints. The checkpoint is committed: a failure here is told, and tried again next time."""
+        """Retire and refresh the hints. A failure here is told and tried again: the checkpoint is committed."""
         try:
             self._run.retire(self._policy.retain(self._run.checkpoints).retire)
             self._run.refresh_hints()
@@ -177,5 +177,5 @@ def _versions() -> dict[str, str]:
     return {
         "keepbest": _own_version(),
         "python": platform.python_version(),
-        **{name: str(module.__version__) for name, module in frameworks.items() if hasattr(module, "__version__")},
+        **{name: str(getattr(module, "__version__", "unknown")) for name, module in frameworks.items()},
     }

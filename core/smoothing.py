@@ -54,8 +54,9 @@ class MovingMean:
     def fold(self, state: State, value: float) -> tuple[State, float]:
         """Return the new state and the smoothed value."""
         state = (*state, value)[-self.window :]
+        mean = sum(number / len(state) for number in state)  # divided first: a sum of huge losses would overflow
         # Clamped, so that the rounding of a mean of equal values never looks like an improvement.
-        return state, min(max(statistics.fmean(state), min(state)), max(state))
+        return state, min(max(mean, min(state)), max(state))
 
 
 @dataclass(frozen=True, slots=True)

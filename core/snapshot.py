@@ -11,6 +11,7 @@ from ..storage.commit import TensorDraft
 from ..storage.layout import TENSOR_SUFFIX
 from ..storage.statefile import ObjectRecord
 from ..storage.tensorfile import TensorFilePlan, TensorSpec
+from ..storage.typedjson import Json
 from . import rng
 from .staging import Staging
 from .state import CapturedState, capture
@@ -96,7 +97,7 @@ def _copy(item: _Planned, region: memoryview) -> TensorDraft:
 def _record(item: _Planned) -> ObjectRecord:
     sources = item.captured.sources
 
-    def refer(stored: str) -> statefile.Json:
+    def refer(stored: str) -> Json:
         source = sources[stored]
         if item.plan is not None:
             return statefile.reference(stored, source.logical)
@@ -104,7 +105,7 @@ def _record(item: _Planned) -> ObjectRecord:
         data = bytearray(spec.nbytes)
         if data:
             source.copy_into(memoryview(data))
-        return statefile.inline(spec, data, source.logical)
+        return statefile.inline(spec, bytes(data), source.logical)
 
     return ObjectRecord(
         role=item.captured.role,

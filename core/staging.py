@@ -1,7 +1,7 @@
 """Staging: the reusable host memory in which a snapshot waits to be written.
 
-Allocated once and kept, because fresh pages cost more than the copy (2.6 against 23 GB/s, measured). One snapshot lies in it
-at a time: whoever takes the next one waits until the writer is done with this one.
+Allocated once and kept, because fresh pages cost more than the copy (2.6 against 23 GB/s, measured). One snapshot lies
+in it at a time: whoever takes the next one waits until the writer is done with this one.
 """
 
 from __future__ import annotations

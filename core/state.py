@@ -1,7 +1,7 @@
 """State: any object the user hands over → named tensors and typed JSON, and back.
 
-Three kinds of object are taken: those an adapter knows; those with `state_dict()` and `load_state_dict(state)` (`Stateful`);
-and plain data in a dict or list, which is saved as it stands and restored in place.
+Three kinds of object are taken: those an adapter knows; those with `state_dict()` and `load_state_dict(state)`
+(`Stateful`); and plain data in a dict or list, which is saved as it stands and restored in place.
 """
 
 from __future__ import annotations

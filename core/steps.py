@@ -10,7 +10,7 @@ from .registry import adapter_of
 
 
 class StepRows:
-    """Rows of `log_step` in order. A scalar on a device stays there, detached from later in-place changes, until `drain`."""
+    """Rows of `log_step` in order. A scalar on a device stays there, safe from in-place changes, until `drain`."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, int, float, dict[str, object]]] = []

@@ -34,12 +34,15 @@ class SaveTracker:
     def improved(self, verdicts: Sequence[Verdict], monitors: Sequence[MetricMonitor]) -> bool:
         """Say whether a save is due for improvement.
 
-        It is if a monitor says so; and, after a save of the best failed, if a value is the best of those that *are* saved.
+        It is if a monitor says so; and, after a save of the best failed, if a value is the best of those that *are*
+        saved.
         """
         if any(verdict.improved for verdict in verdicts):
             return True
         return self._owed and any(
-            verdict.eligible and verdict.smoothed is not None and monitor.better(verdict.smoothed, self._best.get(monitor.key))
+            verdict.eligible
+            and verdict.smoothed is not None
+            and monitor.better(verdict.smoothed, self._best.get(monitor.key))
             for verdict, monitor in zip(verdicts, monitors, strict=True)
         )
 

@@ -1,4 +1,4 @@
-"""Training: what was logged so far and where it stands — position, monitors, history, journal — and going back to a checkpoint."""
+"""Training: what was logged so far and where it stands, and going back to what it was at a checkpoint."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ class Training:
         self._steps = StepRows()
         self._current: tuple[Position, Mapping[str, float], tuple[Score, ...]] | None = None
 
-    def close_epoch(
-        self, metrics: Mapping[str, object], *, epoch: int | None, step: int | None
-    ) -> tuple[Verdict, ...]:
+    def close_epoch(self, metrics: Mapping[str, object], *, epoch: int | None, step: int | None) -> tuple[Verdict, ...]:
         """Judge and record the metrics of an epoch; returns what each monitor made of them.
 
         Raises:

@@ -62,8 +62,8 @@ class SaveHandle:
 class Writer:
     """One background thread with one save in flight.
 
-    The interpreter waits for the save in flight before it exits (that is what `ThreadPoolExecutor` does), so nothing is lost when a
-    program ends without `close`.
+    The interpreter waits for the save in flight before it exits (that is what `ThreadPoolExecutor` does), so nothing
+    is lost when a program ends without `close`.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,1 @@
+"""Storage: durable bytes. It knows no metric's meaning and no framework."""

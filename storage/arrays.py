@@ -81,13 +81,14 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
     if dtype in NUMPY_DTYPES:
         return np.dtype(NUMPY_DTYPES[dtype])
     try:
-        import ml_dtypes  # noqa: PLC0415: only for dtypes that NumPy itself does not have
+        import ml_dtypes  # noqa: PLC0415 - only for dtypes that NumPy itself does not have
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"NumPy has no {dtype}; the package ml_dtypes adds it. `pip install ml_dtypes`, or load with "
             "framework='torch'."
         ) from error
-    return np.dtype(getattr(ml_dtypes, EXTENDED_DTYPES[dtype]))
+    extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, EXTENDED_DTYPES[dtype]))
+    return extended
 
 
 _NAMES = {name: dtype for dtype, name in (NUMPY_DTYPES | EXTENDED_DTYPES).items()}

@@ -71,14 +71,14 @@ class Backend(Protocol):
         """
 
     def put_file(self, key: str, path: str) -> None:
-        """Create `key` from a local file, which is used up: moved where it can be, else copied and deleted. Content durable.
+        """Create `key` from a local file, which is moved, or else copied and deleted; content durable.
 
         Raises:
             ObjectExistsError: the key is taken.
         """
 
     def scratch(self) -> str:
-        """Return a new local folder for files that `put_file` is to take; on the same file system where there is one."""
+        """Return a new local folder for files that `put_file` will take; on the run's own file system if it has one."""
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Create `key` with all of `data` or not at all, durable on return.
@@ -117,7 +117,7 @@ class Backend(Protocol):
         """Delete these; one that does not exist is no error. Durable after `settle`."""
 
     def copy(self, source: str, target: str) -> None:
-        """Create `target` with the content of `source`, without moving the bytes where the store can; content durable."""
+        """Create `target` with the content of `source`, durable; where the store can, no bytes are moved."""
 
     def publish(self, source: str, url: str) -> None:
         """Place the content of `source` at an exact path outside the run, atomically replacing what is there; durable.

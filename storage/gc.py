@@ -1,4 +1,4 @@
-"""Collect garbage: delete what a crash left and no commit names, once it is old enough to be nobody's work in progress."""
+"""Collect garbage: delete what a crash left, once it is old enough to be nobody's work in progress."""
 
 from __future__ import annotations
 

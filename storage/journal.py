@@ -1,8 +1,8 @@
 """Journal: every logged row, appended to `metrics.jsonl`, and read back as the history that led to a checkpoint.
 
 Each line belongs to a branch (a training that started, resumed or went back) and has its number in it. A branch's first
-line says which row of which other branch it continues. So a file that two trainings wrote to, that a crash cut short, or
-that holds the rows of a future that was abandoned still gives the exact history of any checkpoint.
+line says which row of which other branch it continues. So a file that two trainings wrote to, that a crash cut short,
+or that holds the rows of a future that was abandoned still gives the exact history of any checkpoint.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def data_key(name: str, file: str) -> str:
 def checkpoint_of(key: str) -> str | None:
     """Return the checkpoint's name that `key` is a file of, or None."""
     parts = key.split("/")
-    return parts[1] if len(parts) > 2 and parts[0] == "checkpoints" else None  # noqa: PLR2004: folder, name, file
+    return parts[1] if len(parts) > 2 and parts[0] == "checkpoints" else None  # noqa: PLR2004 - folder, name, file
 
 
 def commit_key(sequence: int) -> str:

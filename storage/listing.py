@@ -87,7 +87,7 @@ def read_listing(backend: Backend) -> Listing:
 
 
 def write_index(backend: Backend, listing: Listing) -> str:
-    """Write an index of `listing`, delete the older ones, return its key. Readers that find neither read the manifests."""
+    """Write an index of `listing`, delete the older ones, return its key. Readers that find none read the manifests."""
     key = index_key(listing.last_sequence)
     records = [
         _Record(manifest_bytes=listing.sizes[checkpoint.sequence], checkpoint=checkpoint)

@@ -88,7 +88,7 @@ class LocalBackend:
         return path
 
     def put_if_absent(self, key: str, data: bytes) -> None:
-        """Write a temporary file, fsync it, link it to its name (which fails if the name is taken), fsync the folder."""
+        """Write a temporary file, fsync it, link it to its name (which fails if that is taken), fsync the folder."""
         path = self._make_room(key)
         temporary = _temporary_beside(path)
         with self._translated(path, "write"):
@@ -165,7 +165,9 @@ class LocalBackend:
         """Hard-link under a temporary name beside the target, rename it over the target, fsync the folder."""
         path = str(local_path(url))
         if os.path.isdir(path):
-            raise StorageError(path, "is a folder, so no file can be placed there. Give a path that ends in a file name.")
+            raise StorageError(
+                path, "is a folder, so no file can be placed there. Give a path that ends in a file name."
+            )
         folder = os.path.dirname(path)
         with self._translated(path, "write"):
             os.makedirs(folder, exist_ok=True)
@@ -196,7 +198,7 @@ class LocalBackend:
             with self._translated(folder, "write"), contextlib.suppress(FileNotFoundError):
                 _sync_folder(folder)
 
-    def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002: a local upload leaves only files
+    def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002 - a local upload leaves only files
         """Nothing to do: what a crash leaves are files, which `gc` finds in the listing."""
         return 0
 

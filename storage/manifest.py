@@ -166,7 +166,11 @@ def unseal(data: bytes, location: str) -> bytes:
     Raises:
         DamagedManifestError: the envelope is cut short, or the digest is not that of the body.
     """
-    if not data.startswith(_HEAD) or not data.endswith(_TAIL) or data[_BODY_START - len(_MIDDLE) : _BODY_START] != _MIDDLE:
+    if (
+        not data.startswith(_HEAD)
+        or not data.endswith(_TAIL)
+        or data[_BODY_START - len(_MIDDLE) : _BODY_START] != _MIDDLE
+    ):
         raise DamagedManifestError(location, "it is cut short, or no sealed JSON")
     body = data[_BODY_START : -len(_TAIL)]
     if digest(body).encode() != data[len(_HEAD) : _BODY_START - len(_MIDDLE)]:

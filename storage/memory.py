@@ -32,7 +32,7 @@ class MemoryBackend:
         self.url = url
         self.capabilities = Capabilities(put_if_absent=True, links=False)
         self._fs = filesystem
-        self._root = filesystem._strip_protocol(url)  # noqa: SLF001: fsspec's own way to split a URL
+        self._root = filesystem._strip_protocol(url)  # noqa: SLF001 - fsspec's own way to split a URL
         if filesystem.isfile(self._root):
             raise NotARunError(url, "is a file, not a folder")
 
@@ -111,7 +111,7 @@ class MemoryBackend:
     def publish(self, source: str, url: str) -> None:
         """Copy the bytes to another `memory://` URL."""
         with _LOCK:
-            self._fs.pipe_file(self._fs._strip_protocol(url), self.read(source))  # noqa: SLF001: as above
+            self._fs.pipe_file(self._fs._strip_protocol(url), self.read(source))  # noqa: SLF001 - as above
 
     def link(self, source: str, target: str) -> None:
         """Not offered: `capabilities.links` is False."""
@@ -124,7 +124,7 @@ class MemoryBackend:
     def settle(self) -> None:
         """Nothing to do: memory is as durable as it gets."""
 
-    def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002: nothing can be stale here
+    def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002 - nothing can be stale here
         """Nothing to do: an object comes into being whole."""
         return 0
 

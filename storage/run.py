@@ -69,7 +69,8 @@ class Run:
 
         Raises:
             CheckpointNotFoundError: the run holds none.
-            DamagedManifestError, UnsupportedFormatError: the newest commit cannot be read; older ones can be had by name.
+            DamagedManifestError, UnsupportedFormatError: the newest commit cannot be read; older ones can be had by
+            name.
         """
         held = self.listing()
         newest = newest_complete(held.checkpoints)
@@ -140,7 +141,8 @@ class Run:
     def publish(self, checkpoint: Checkpoint, file: str, url: str) -> None:
         """Place one file of a checkpoint at an exact path, atomically replacing what is there.
 
-        A hard link where the file system has them: no bytes are copied, and the file stays when the checkpoint is retired.
+        A hard link where the file system has them: no bytes are copied, and the file stays when the checkpoint is
+        retired.
         """
         self.backend.publish(data_key(checkpoint.name, file), url)
 

@@ -1,7 +1,7 @@
 """RunWriter: the one writer of a run. It numbers the commits, knows what is committed, and keeps the hints fresh.
 
-It lists the run once, when it opens; from then on it knows what it did itself. Another writer is noticed at the next commit,
-by the number that is taken.
+It lists the run once, when it opens; from then on it knows what it did itself. Another writer is noticed at the next
+commit, by the number that is taken.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """State file: `state.json`, everything of a checkpoint that is not a large tensor.
 
-{"objects": {name: {"role", "file", "state"}}, "training": {…}}: for each object the tensor file that holds its tensors (or null)
-and its typed state, in which tensors are referred to by name; and where training stood.
+{"objects": {name: {"role", "file", "state"}}, "training": {…}}: for each object the tensor file that holds its tensors
+(or null) and its typed state, in which tensors are referred to by name; and where training stood.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-
 from ..errors import UnsupportedStateError
 
 Json = Any
@@ -37,7 +36,7 @@ def encode(value: Any, path: str, tensor: TensorEncoder) -> Json:
     return _encode(value, path, tensor, 0)
 
 
-def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  # noqa: C901, PLR0911: a table of types
+def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  # noqa: C901, PLR0911, PLR0912 - a table
     if depth > _MAX_DEPTH:
         raise UnsupportedStateError(path[:200], value, why="refers to itself, or is nested too deeply")
 
@@ -117,5 +116,3 @@ _DECODERS: dict[str, Callable[[Json, Callable[[Json], Any]], Any]] = {
     "$bytearray": lambda payload, _: bytearray(base64.b64decode(payload)),
     "$complex": lambda payload, inner: complex(inner(payload[0]), inner(payload[1])),
 }
-
-

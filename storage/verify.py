@@ -15,6 +15,8 @@ from .layout import STATE_FILE, data_key
 from .listing import Listing
 from .manifest import Artifact
 
+_ALTERED = "its bytes are not those that were written"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -69,59 +71,59 @@ def verify(backend: Backend, listing: Listing) -> Report:
         for file, artifact in artifacts.items():
             nbytes += artifact.size
             problems.extend(_check(backend, checkpoint.name, file, artifact))
-    return Report(
-        checked=len(listing.checkpoints) + len(listing.damaged), nbytes=nbytes, problems=tuple(problems)
-    )
+    return Report(checked=len(listing.checkpoints) + len(listing.damaged), nbytes=nbytes, problems=tuple(problems))
 
 
 def _check(backend: Backend, name: str, file: str, artifact: Artifact) -> Iterator[Problem]:
     where = f"{backend.url}/{data_key(name, file)}"
-
-    def problem(what: str, tensor: str | None = None) -> Problem:
+    for tensor, what in _faults(backend, data_key(name, file), artifact):
         subject = where if tensor is None else f"the tensor '{tensor}' in {where}"
-        return Problem(checkpoint=name, file=file, tensor=tensor, message=f"{subject}: {what}")
+        yield Problem(checkpoint=name, file=file, tensor=tensor, message=f"{subject}: {what}")
 
+
+def _faults(backend: Backend, key: str, artifact: Artifact) -> Iterator[tuple[str | None, str]]:
+    """Yield the tensor (None: the file as a whole) and what is wrong with it."""
     try:
-        size = backend.head(data_key(name, file)).size
-        view = backend.read_ranges(data_key(name, file), [(0, max(size, artifact.size))])[0]
+        size = backend.head(key).size
+        view = backend.read_ranges(key, [(0, max(size, artifact.size))])[0]
     except ObjectNotFoundError:
-        yield problem("it does not exist")
+        yield None, "it does not exist"
         return
     except KeepbestError as error:
-        yield problem(str(error))
+        yield None, str(error)
         return
     if size != artifact.size:
-        yield problem(f"it has {size} bytes, not {artifact.size}")
-    if artifact.tensors is None:
-        if digest(view) != artifact.digest:
-            yield problem("its bytes are not those that were written")
-        elif file == STATE_FILE:
-            try:
-                statefile.parse(bytes(view), where)
-            except DamagedError as error:
-                yield problem(str(error))
-        return
+        yield None, f"it has {size} bytes, not {artifact.size}"
+    found = list(_tensor_file_faults(view, artifact)) if artifact.tensors is not None else []
+    yield from found
+    if not found and size == artifact.size and digest(view) != artifact.digest:
+        yield None, _ALTERED
+    elif key.endswith(f"/{STATE_FILE}"):
+        try:
+            statefile.parse(bytes(view), key)
+        except DamagedError as error:
+            yield None, str(error)
+
+
+def _tensor_file_faults(view: memoryview, artifact: Artifact) -> Iterator[tuple[str | None, str]]:
     start = artifact.data_start or 0
     if digest(view[:start]) != artifact.header_digest:
-        yield problem("its header is not the one that was written")
-    else:
-        yield from (problem(what) for what in _header_problems(bytes(view[:start]), artifact))
-    whole = True
-    for tensor, record in artifact.tensors.items():
+        yield None, "its header is not the one that was written"
+    elif not _header_agrees(bytes(view[:start]), artifact):
+        yield None, "its header and its manifest disagree"
+    for tensor, record in (artifact.tensors or {}).items():
         if digest(view[start + record.offsets[0] : start + record.offsets[1]]) != record.digest:
-            whole = False
-            yield problem("its bytes are not those that were written", tensor)
-    if whole and size == artifact.size and digest(view) != artifact.digest:
-        yield problem("its bytes are not those that were written")
+            yield tensor, _ALTERED
 
 
-def _header_problems(header: bytes, artifact: Artifact) -> Iterator[str]:
-    """Compare what safetensors readers will see with what the manifest says."""
+def _header_agrees(header: bytes, artifact: Artifact) -> bool:
+    """Compare what safetensors' own readers will see with what the manifest says."""
     table = json.loads(header[8:])
     table.pop("__metadata__", None)
-    expected = {
-        name: {"dtype": record.dtype, "shape": list(record.shape), "data_offsets": list(record.offsets)}
-        for name, record in (artifact.tensors or {}).items()
-    }
-    if table != expected:
-        yield "its header and its manifest disagree"
+    return bool(
+        table
+        == {
+            name: {"dtype": record.dtype, "shape": list(record.shape), "data_offsets": list(record.offsets)}
+            for name, record in (artifact.tensors or {}).items()
+        }
+    )

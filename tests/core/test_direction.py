@@ -22,9 +22,9 @@ balanced_accuracy exact_match em cosine_similarity true_negative_rate negative_p
 """.split()  # noqa: SIM905
 
 UNKNOWN = """
-lr learning_rate distance coverage near_far foo val_foo lossy glossy loss_scale accuracy_gap flossing macaroni mapping escore false_positives
-neg_mean_squared_error neg_log_loss inverse_loss one_minus_f1 1-ssim d2_log_loss_score val_1-ssim time_at_acc_0.9
-loss_std time_per_step grad_norm epoch 1 val at val_ @10 valloss accloss
+lr learning_rate distance coverage near_far foo val_foo lossy glossy loss_scale accuracy_gap flossing macaroni mapping
+escore false_positives neg_mean_squared_error neg_log_loss inverse_loss one_minus_f1 1-ssim d2_log_loss_score
+val_1-ssim time_at_acc_0.9 loss_std time_per_step grad_norm epoch 1 val at val_ @10 valloss accloss
 """.split()  # noqa: SIM905
 
 
