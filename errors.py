@@ -18,6 +18,7 @@
     │   ├── RunExistsError (FileExistsError)    it holds checkpoints and was not resumed
     │   ├── NotARunError (NotADirectoryError)   the URL is a file, or holds no run
     │   ├── CheckpointNotFoundError (LookupError)
+    │   │   └── AmbiguousNameError              the beginning of a name that fits several
     │   └── ConcurrentWriterError               another training committed to the same run
     ├── DamagedError (ValueError)               what is stored is not what was written
     │   ├── DamagedManifestError
@@ -223,6 +224,18 @@ class CheckpointNotFoundError(RunError, LookupError):
         self.wanted, self.url, self.known = wanted, url, tuple(known)
         held = f"It holds {_listed(known[-8:])}." if known else "It holds none."
         super().__init__(f"no checkpoint '{wanted}' in {url}. {held}{did_you_mean(str(wanted), known)}")
+
+
+class AmbiguousNameError(CheckpointNotFoundError):
+    """The beginning of a checkpoint's name that was given fits several."""
+
+    def __init__(self, wanted: str, url: str, matching: Sequence[str]) -> None:
+        super().__init__(wanted, url, matching)
+        text = (
+            f"'{wanted}' is the beginning of {len(matching)} checkpoints in {url}, among them "
+            f"{_listed(matching[-8:])}. Give more of the name, or the sequence number."
+        )
+        self.args = (text,)
 
 
 class ConcurrentWriterError(RunError):

@@ -1,0 +1,28 @@
+"""The `keepbest` command. What it needs beyond the library is imported here, when it is called, and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: the words after `keepbest`; None: those the process was started with.
+
+    Returns:
+        The exit code: 0 fine, 1 the answer is no, 2 wrong usage or an error, 70 a bug of keepbest, 130 interrupted.
+    """
+    try:
+        from .app import run  # noqa: PLC0415 - the library must import without what the command needs
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        sys.stderr.write(f"Error: the keepbest command needs {error.name}. {INSTALL}\n")
+        return 2
+    return run(arguments)
+
+
+INSTALL = 'Install it with: pip install "keepbest[cli]"'

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Hashable
 from functools import cache
 from typing import Any, Protocol
 
@@ -71,8 +70,7 @@ def register(top_level: str, module: str, *, framework: str) -> None:
 
 def adapter_of(obj: Any) -> Adapter | None:
     """Return the adapter of the first class in the object's line of descent that one is registered for."""
-    kind: Hashable = type(obj)
-    return _adapter_of_type(kind)
+    return _adapter_of_bases(type(obj).__mro__)
 
 
 def adapter_named(framework: str) -> Adapter | None:
@@ -87,8 +85,8 @@ def adapters_in_use() -> list[Adapter]:
 
 
 @cache
-def _adapter_of_type(kind: Any) -> Adapter | None:
-    for base in kind.__mro__:
+def _adapter_of_bases(bases: tuple[type, ...]) -> Adapter | None:
+    for base in bases:
         top_level = base.__module__.partition(".")[0]
         if top_level in _MODULES:
             return _load(_MODULES[top_level])

@@ -48,13 +48,20 @@ def _apply(objects: Mapping[str, Any], states: Mapping[str, Any], checkpoint: st
         try:
             state.restore(objects[name], states[name])
         except Exception as error:
-            # Whatever an object's own load_state_dict raises: put back those before it, then say which one it was.
-            _undo(objects, [*done, (name, before)])
-            raise StateMismatchError(checkpoint, [f"{name}: {type(error).__name__}: {error}"]) from error
+            # Whatever an object's own load_state_dict raises: put everything back, then say which one it was.
+            stuck = _undo(objects, [*done, (name, before)])
+            raise StateMismatchError(checkpoint, [f"{name}: {type(error).__name__}: {error}", *stuck]) from error
         done.append((name, before))
 
 
-def _undo(objects: Mapping[str, Any], done: Sequence[tuple[str, Any]]) -> None:
+def _undo(objects: Mapping[str, Any], done: Sequence[tuple[str, Any]]) -> list[str]:
+    """Give the objects their old states back; return a line for each that does not take it."""
+    stuck = []
     for name, before in reversed(done):
-        if before is not None:
+        if before is None:
+            continue
+        try:
             objects[name].load_state_dict(before)
+        except Exception as error:  # noqa: BLE001 - the user is told, with the error that led here
+            stuck.append(f"{name}: does not take its own old state back either ({type(error).__name__}: {error})")
+    return stuck

@@ -35,6 +35,9 @@ class Setting(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             raise _readable(error, type(self)) from None
+        except TypeError as error:
+            # A dictionary in place of a nested setting, with keys that are not words.
+            raise PolicyError(f"{type(self).__name__}: the name of a field must be a word ({error}).") from error
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with the fields in `update` replaced, checked as any other."""

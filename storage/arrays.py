@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
 from .tensorfile import TensorView
+
+if TYPE_CHECKING:
+    import numpy as np
 
 COMPLEX128 = "C128"
 """Not a safetensors dtype: stored as F64 with one more axis of length 2 (real, imaginary)."""
@@ -72,12 +73,16 @@ def from_view(view: TensorView, logical: str | None) -> np.ndarray[Any, Any]:
     Raises:
         ConfigError: the dtype needs ml_dtypes, which is not installed.
     """
+    import numpy as np  # noqa: PLC0415 - a third of the time to import keepbest.storage, and listings need none
+
     array = np.frombuffer(view.data, numpy_dtype(view.spec.dtype)).reshape(view.spec.shape)
     return array.view(np.complex128).reshape(view.spec.shape[:-1]) if logical == COMPLEX128 else array
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """Return NumPy's dtype for the safetensors name `dtype`."""
+    import numpy as np  # noqa: PLC0415 - see from_view
+
     if dtype in NUMPY_DTYPES:
         return np.dtype(NUMPY_DTYPES[dtype])
     try:

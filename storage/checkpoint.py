@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import CheckpointNotFoundError, DamagedFileError, ObjectNotFoundError
-from . import statefile, tensorfile
+from . import export, statefile, tensorfile
 from .arrays import Converter, converter
 from .backend import Backend
 from .digest import digest
+from .export import ExportedFile
 from .layout import STATE_FILE, commit_key, data_key
 from .manifest import CheckpointInfo, JsonFloat, Manifest, Score, decode
 from .statefile import StateFile
@@ -154,6 +156,43 @@ class Checkpoint:
         """Return the state of one object with each tensor made by the framework that it came from."""
         record = self._record(name)
         return statefile.restore(record, self._tensors(record), convert)
+
+    def export(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        objects: str | Sequence[str] | None = None,
+        with_records: bool = False,
+        overwrite: bool = False,
+    ) -> tuple[ExportedFile, ...]:
+        """Copy tensor files out of the run, each checked against its digest; all are right before the first appears.
+
+        Args:
+            target: a name that ends in ".safetensors" takes the tensors of one object; anything else is a folder, made
+                if need be, and takes all tensor files. Local.
+            objects: names of objects whose tensor files to copy. None: for one file, the only object that holds
+                weights; for a folder, all.
+            with_records: copy what stands beside the tensor files too: `state.json`, and the manifest as
+                `manifest.json`. For a folder.
+            overwrite: replace files that exist.
+
+        Returns:
+            What was written.
+
+        Raises:
+            ObjectExistsError: a file exists and `overwrite` is False; nothing was written.
+            DamagedFileError: a file is missing or altered; nothing was put in its place.
+            ConfigError: it is not clear which object is meant, or the target cannot hold what is asked for.
+            CheckpointNotFoundError: the checkpoint holds no such object.
+
+        Example:
+            >>> keepbest.open_run("runs/7").best.export("best.safetensors")
+        """
+        names = [objects] if isinstance(objects, str) else objects
+        planned = export.plan(
+            self.manifest(), lambda: self.state().objects, os.fspath(target), objects=names, with_records=with_records
+        )
+        return export.execute(self._backend, planned, overwrite=overwrite)
 
     def _record(self, name: str) -> statefile.ObjectRecord:
         objects = self.state().objects

@@ -58,8 +58,9 @@ class Journal:
         line["metrics"] = _finite(row.metrics)
         if self._appender is None:
             self._appender = self._backend.append(JOURNAL)
-            # A crash may have cut the last line short; a new line keeps it from swallowing ours.
-            self._appender.write(b"\n" if _ends_torn(self._backend) else b"")
+            if _ends_torn(self._backend):
+                # A crash cut the last line short; a new line keeps it from swallowing ours.
+                self._appender.write(b"\n")
         self._appender.write(json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
         self._rows += 1
 
@@ -109,7 +110,10 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
 
 
 def _ends_torn(backend: Backend) -> bool:
-    size = backend.head(JOURNAL).size
+    try:
+        size = backend.head(JOURNAL).size
+    except ObjectNotFoundError:  # nothing was appended yet, where appending is what creates it
+        return False
     return size > 0 and bytes(backend.read_ranges(JOURNAL, [(size - 1, size)])[0]) != b"\n"
 
 

@@ -22,7 +22,9 @@ TENSOR_SUFFIX = ".safetensors"
 TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are being written or were left by a crash; nobody reads them."""
 
+_CHECKPOINT = re.compile(r"(?=epoch-|step-)(epoch-\d{3,}_)?(step-\d{6,}_)?[0-9a-f]{6}(-[a-z]+)?")
 _COMMIT = re.compile(r"commits/(\d{8,})\.json")
+_TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}")
 _INDEX = re.compile(r"commits/index-(\d{8,})\.json")
 
 
@@ -45,9 +47,14 @@ def data_key(name: str, file: str) -> str:
 
 
 def checkpoint_of(key: str) -> str | None:
-    """Return the checkpoint's name that `key` is a file of, or None."""
+    """Return the checkpoint's name that `key` is a file of, or None.
+
+    Only names as `checkpoint_name` builds them count: other programs, too, write to folders called "checkpoints", and
+    what is not ours is not ours to delete.
+    """
     parts = key.split("/")
-    return parts[1] if len(parts) > 2 and parts[0] == "checkpoints" else None  # noqa: PLR2004 - folder, name, file
+    inside = len(parts) > 2 and parts[0] == "checkpoints"  # noqa: PLR2004 - folder, name, file
+    return parts[1] if inside and _CHECKPOINT.fullmatch(parts[1]) else None
 
 
 def commit_key(sequence: int) -> str:
@@ -76,6 +83,6 @@ def temporary_of(key: str) -> str | None:
     """Return the temporary file or folder that `key` is or lies in (being written, or left by a crash), or None."""
     parts = key.split("/")
     for number, part in enumerate(parts, start=1):
-        if part.startswith(TEMPORARY_PREFIX):
+        if _TEMPORARY.fullmatch(part):
             return "/".join(parts[:number])
     return None

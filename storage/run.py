@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import CheckpointNotFoundError, DamagedError, NotARunError
+from ..errors import AmbiguousNameError, CheckpointNotFoundError, DamagedError, NotARunError
 from . import gc, verify
 from .backend import Backend, open_backend
 from .checkpoint import Checkpoint
 from .history import History
 from .journal import Mark, read_history
-from .layout import CHECKPOINTS, COMMITS, data_key
+from .layout import CHECKPOINTS, COMMITS, checkpoint_of, commit_sequence, data_key
 from .listing import Listing, read_listing
 from .manifest import CheckpointInfo
 
@@ -52,8 +52,12 @@ class Run:
         return f"<Run {self.url}>"
 
     def exists(self) -> bool:
-        """Say whether a run is here, even one with no checkpoint yet."""
-        return any(self.backend.list(prefix) for prefix in (COMMITS, CHECKPOINTS)) or bool(self.history())
+        """Say whether a run is here, even one with no checkpoint yet; another program's folder is none."""
+        return (
+            any(commit_sequence(entry.key) is not None for entry in self.backend.list(COMMITS))
+            or any(checkpoint_of(entry.key) is not None for entry in self.backend.list(CHECKPOINTS))
+            or bool(self.history().rows)
+        )
 
     def listing(self) -> Listing:
         """Return all commits, damaged ones too."""
@@ -96,16 +100,18 @@ class Run:
         Raises:
             CheckpointNotFoundError: no checkpoint was ranked by it.
         """
-        found = best_of(_undamaged(self.listing(), self.url), monitor)
+        held = _undamaged(self.listing(), self.url)
+        found = best_of(held, monitor)
         if found is None:
-            raise CheckpointNotFoundError("best" if monitor is None else f"best by {monitor}", self.url)
+            wanted = "best" if monitor is None else f"best by {monitor}"
+            raise CheckpointNotFoundError(wanted, self.url, [unranked.name for unranked in held])
         return Checkpoint(self.backend, found)
 
     def get(self, which: str | int) -> Checkpoint:
         """Return one checkpoint: "best", "latest", a name or its unique beginning, or a sequence number.
 
         Raises:
-            CheckpointNotFoundError: there is none, or the beginning fits several.
+            CheckpointNotFoundError: there is none; AmbiguousNameError: the beginning fits several.
         """
         if which == "best":
             return self.best
@@ -115,8 +121,10 @@ class Run:
         text = str(which)
         exact = [found for found in held if text in (found.name, str(found.sequence))]
         close = exact or [found for found in held if isinstance(which, str) and found.name.startswith(text)]
-        if len(close) != 1:
-            raise CheckpointNotFoundError(which, self.url, [found.name for found in close or held])
+        if not close:
+            raise CheckpointNotFoundError(which, self.url, [found.name for found in held])
+        if len(close) > 1:
+            raise AmbiguousNameError(text, self.url, [found.name for found in close])
         return close[0]
 
     def history(self) -> History:

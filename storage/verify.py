@@ -11,9 +11,9 @@ from . import statefile
 from .backend import Backend
 from .checkpoint import Checkpoint
 from .digest import digest
-from .layout import STATE_FILE, data_key
+from .layout import STATE_FILE, commit_key, data_key
 from .listing import Listing
-from .manifest import Artifact
+from .manifest import Artifact, CheckpointInfo
 
 _ALTERED = "its bytes are not those that were written"
 
@@ -54,24 +54,40 @@ class Report:
 def verify(backend: Backend, listing: Listing) -> Report:
     """Check every checkpoint of `listing`: manifest, sizes, digests of files and tensors, headers, state file.
 
+    A checkpoint that its training retires meanwhile is passed over: it is gone, not damaged.
+
     Cost: every byte of the run is read once; one file at a time in memory (mapped, where it is local).
     """
     problems = [
         Problem(checkpoint=f"commits/{sequence:08d}.json", file=None, tensor=None, message=str(error))
         for sequence, error in listing.damaged
     ]
-    nbytes = 0
+    checked, nbytes = len(listing.damaged), 0
     for facts in listing.checkpoints:
-        checkpoint = Checkpoint(backend, facts)
-        try:
-            artifacts = checkpoint.manifest().artifacts
-        except KeepbestError as error:
-            problems.append(Problem(checkpoint=facts.name, file=None, tensor=None, message=str(error)))
+        found = list(_inspect(backend, facts))
+        if found and _retired(backend, facts):
             continue
-        for file, artifact in artifacts.items():
-            nbytes += artifact.size
-            problems.extend(_check(backend, checkpoint.name, file, artifact))
-    return Report(checked=len(listing.checkpoints) + len(listing.damaged), nbytes=nbytes, problems=tuple(problems))
+        checked, nbytes = checked + 1, nbytes + facts.nbytes
+        problems.extend(found)
+    return Report(checked=checked, nbytes=nbytes, problems=tuple(problems))
+
+
+def _inspect(backend: Backend, facts: CheckpointInfo) -> Iterator[Problem]:
+    try:
+        artifacts = Checkpoint(backend, facts).manifest().artifacts
+    except KeepbestError as error:
+        yield Problem(checkpoint=facts.name, file=None, tensor=None, message=str(error))
+        return
+    for file, artifact in artifacts.items():
+        yield from _check(backend, facts.name, file, artifact)
+
+
+def _retired(backend: Backend, facts: CheckpointInfo) -> bool:
+    try:
+        backend.head(commit_key(facts.sequence))
+    except ObjectNotFoundError:
+        return True
+    return False
 
 
 def _check(backend: Backend, name: str, file: str, artifact: Artifact) -> Iterator[Problem]:

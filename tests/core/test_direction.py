@@ -43,7 +43,7 @@ def test_names_for_which_higher_is_better(name):
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_name_is_never_guessed(name):
     """A name that only contains a known one, or turns it round, raises and asks for the mode."""
-    with pytest.raises(AmbiguousModeError, match="mode='min'.*mode='max'") as caught:
+    with pytest.raises(AmbiguousModeError, match=r"mode='min'.*mode='max'") as caught:
         direction(name)
     assert caught.value.metric == name
 

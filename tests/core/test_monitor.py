@@ -32,6 +32,7 @@ def judged(monitor, values, key="val_loss"):
 
 
 def improved(monitor, values):
+    """Return which of the values improved."""
     return [verdict.improved for verdict in judged(monitor, values)]
 
 
@@ -114,7 +115,7 @@ def test_when_patience_is_used_up(options, values, stops):
 
 def test_an_absent_metric_is_an_error_that_lists_what_was_logged():
     """A missing metric raises, with the names that were logged and the one that was probably meant."""
-    with pytest.raises(MissingMetricError, match="Logged: loss, val_los\\..*Did you mean 'val_los'") as caught:
+    with pytest.raises(MissingMetricError, match=r"Logged: loss, val_los\..*Did you mean 'val_los'") as caught:
         MetricMonitor("val_loss").judge({"loss": 1.0, "val_los": 1.0}, epoch=3)
     assert caught.value.epoch == 3
 

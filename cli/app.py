@@ -1,0 +1,130 @@
+"""The verbs there are, and how whatever happens in one of them becomes a message and an exit code.
+
+A verb is one file beside this one and one line in `VERBS`: the module `ls` holds the click command `ls`. A verb's
+module is imported when it is called, so the others cost it no time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import KeepbestError, did_you_mean
+from . import INSTALL
+from .words import printable_lines
+
+VERBS = {
+    "ls": "List the checkpoints of a run.",
+    "show": "Show everything about one checkpoint.",
+    "verify": "Read every byte of a run and say which checkpoints are whole.",
+    "export": "Copy the weights of a checkpoint out of its run, as plain files.",
+    "gc": "Delete what a crash left in a run and no checkpoint needs.",
+}
+"""Each verb's name and the first sentence of its help."""
+
+TRACEBACK = "keepbest.traceback"
+"""Where click keeps whether `--traceback` was given."""
+
+OK, NO, ERROR, BUG, INTERRUPTED = 0, 1, 2, 70, 130
+"""Exit codes; see `main`."""
+
+
+class Verbs(click.Group):
+    """The group of all verbs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the verbs in the order of `VERBS`."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb."""
+        if cmd_name not in VERBS:
+            ctx.fail(f"no such verb '{printable_lines(cmd_name)}'.{did_you_mean(cmd_name, VERBS)}")
+        command: click.Command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; an error of keepbest becomes its sentence."""
+        try:
+            return super().invoke(ctx)
+        except KeepbestError as error:
+            if ctx.meta.get(TRACEBACK):
+                traceback.print_exception(error)
+            raise click.ClickException(printable_lines(str(error))) from error
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "rich":
+                raise
+            raise click.ClickException(f"tables need rich; --json works without. {INSTALL}") from error
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="VERB URL …",
+    epilog=(
+        "A run's URL is what the Checkpointer was given. `keepbest VERB --help` explains a verb, with an example. Exit "
+        "codes: 0 fine, 1 the answer is no (verify found damage), 2 an error."
+    ),
+)
+@click.version_option(__version__, prog_name="keepbest", message="%(prog)s %(version)s")
+def keepbest() -> None:
+    """Look into the runs that keepbest wrote: what is there, what is best, whether it is whole."""
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command line and return the exit code; see `main`."""
+    _never_fail_to_print()
+    try:
+        with _warnings_as_sentences():
+            code = keepbest.main(arguments, prog_name="keepbest", standalone_mode=False)
+            sys.stdout.flush()
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return ERROR
+    except SystemExit as leaving:
+        # click's and rich's answer to a reader that went away (`keepbest ls … | head -1`), which is no "no".
+        return OK if leaving.code == 1 else int(leaving.code or OK)
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; without this, Python would complain about it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception:  # noqa: BLE001 - the user sees it whole; Python's own exit code for it would read as "no"
+        traceback.print_exc()
+        click.echo(f"This is a bug of keepbest {__version__}.", err=True)
+        return BUG
+    return code if isinstance(code, int) else OK
+
+
+def _never_fail_to_print() -> None:
+    """Where the terminal cannot show a character, show its number; a name must not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"Warning: {printable_lines(str(message))}", err=True)

@@ -1,0 +1,118 @@
+"""`keepbest gc`: what a crash left in a run, and its removal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import click
+
+from ..storage.gc import GRACE, Orphan, Report, collect
+from ..storage.layout import commit_key, temporary_of
+from ..storage.run import open_run
+from . import machine, screen, words
+from .options import Duration, run_verb
+
+
+class OrphanJson(TypedDict):
+    """Data that no checkpoint needs."""
+
+    name: str
+    """The folder below checkpoints/, or the key of a temporary file."""
+    kind: str
+    """"data": no commit names it; "temporary": it was being written when a process died."""
+    bytes: int
+    age: float
+    """Since it last changed."""
+    files: list[str]
+    """Keys."""
+
+
+class GcJson(TypedDict):
+    """What `keepbest gc --json` prints, as keepbest.gc/1."""
+
+    run: str
+    dry_run: bool
+    """true: nothing was removed; `removed` and `bytes` are what would be."""
+    grace: float
+    bytes: int
+    """Freed."""
+    removed: list[OrphanJson]
+    kept: list[OrphanJson]
+    """Younger than the grace period."""
+    damaged: list[str]
+    """Keys of manifests that cannot be read. While there are any, only temporary files are removed."""
+
+
+@click.command(epilog="Example: keepbest gc runs/7 --grace 1d --dry-run")
+@run_verb
+@click.option(
+    "--grace",
+    type=Duration(),
+    default=GRACE,
+    metavar="TIME",
+    help="Leave alone what changed within this time: it may belong to a save under way. Seconds, or 90s, 15m, 1h, 7d. "
+    "[default: 1h]",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def gc(
+    url: str,
+    storage_options: Mapping[str, Any],
+    as_json: bool,  # noqa: FBT001
+    grace: float,
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    """Delete what a crash left in a run and no checkpoint needs.
+
+    Checkpoints are never touched, nor is anything that keepbest did not write.
+    """
+    run = open_run(url, storage_options=storage_options)
+    listing = run.listing()
+    report = collect(run.backend, listing, grace=grace, dry_run=dry_run)
+    damaged = [commit_key(sequence) for sequence, _ in listing.damaged]
+    if as_json:
+        machine.emit("gc/1", _to_json(run.url, report, grace, damaged))
+    else:
+        _show(run.url, report, grace, damaged)
+
+
+def _to_json(url: str, report: Report, grace: float, damaged: list[str]) -> GcJson:
+    return GcJson(
+        run=url,
+        dry_run=report.dry_run,
+        grace=grace,
+        bytes=report.nbytes,
+        removed=[_orphan_to_json(orphan) for orphan in report.removed],
+        kept=[_orphan_to_json(orphan) for orphan in report.kept],
+        damaged=damaged,
+    )
+
+
+def _orphan_to_json(orphan: Orphan) -> OrphanJson:
+    kind = "data" if temporary_of(orphan.name) is None else "temporary"
+    return OrphanJson(name=orphan.name, kind=kind, bytes=orphan.nbytes, age=orphan.age, files=list(orphan.files))
+
+
+def _show(url: str, report: Report, grace: float, damaged: Sequence[str]) -> None:
+    verb = "would be removed" if report.dry_run else "removed"
+    rows = [
+        *(_row(orphan, verb) for orphan in report.removed),
+        *(_row(orphan, f"kept: younger than {words.span(grace)}") for orphan in report.kept),
+    ]
+    if rows:
+        columns = [screen.Column(title=title) for title in ("what", "why")]
+        numbers = [screen.Column(title=title, number=True) for title in ("size", "unchanged for")]
+        screen.table([*columns, *numbers, screen.Column(title="")], rows)
+    if damaged:
+        screen.line(
+            f"{words.count(len(damaged), 'manifest')} cannot be read ({', '.join(damaged[:3])}), so nobody knows which "
+            "data is theirs: only temporary files are removed until they are deleted or repaired.",
+            "red",
+        )
+    will = "would be freed" if report.dry_run else "freed"
+    screen.line(f"{url}: {words.size(report.nbytes)} {will} ({report.nbytes:,} bytes).")
+
+
+def _row(orphan: Orphan, what: str) -> screen.Row:
+    why = "no commit names it" if temporary_of(orphan.name) is None else "left half-written"
+    return screen.Row(cells=[orphan.name, why, words.size(orphan.nbytes), words.span(orphan.age), what])

@@ -1,0 +1,148 @@
+"""`keepbest ls`: the checkpoints of a run, one line each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypedDict
+
+import click
+
+from ..errors import DamagedError, UnsupportedFormatError
+from ..storage.layout import commit_key
+from ..storage.listing import Listing
+from ..storage.manifest import CheckpointInfo, Score
+from ..storage.run import open_run
+from . import machine, screen, words
+from .marks import Marks, marks
+from .options import run_verb
+
+NEWEST = 50
+"""Rows that are shown unless all are asked for; a terminal that scrolls by is of no use to anyone."""
+
+
+class DamagedJson(TypedDict):
+    """A manifest that cannot be read."""
+
+    sequence: int
+    manifest: str
+    """Its key."""
+    error: str
+    """The class: "DamagedManifestError", or "UnsupportedFormatError" where a newer keepbest wrote it."""
+    message: str
+
+
+class LsJson(TypedDict):
+    """What `keepbest ls --json` prints, as keepbest.ls/1; always all checkpoints, oldest first."""
+
+    run: str
+    best: dict[str, int]
+    """Monitored metric → sequence of the best checkpoint by it, the primary metric first."""
+    latest: int | None
+    """Sequence of the newest checkpoint that training can continue from, else of the newest."""
+    checkpoints: list[machine.CheckpointJson]
+    damaged: list[DamagedJson]
+
+
+@click.command(epilog="Example: keepbest ls runs/7")
+@run_verb
+@click.option("--all", "everything", is_flag=True, help=f"Show all, not only the newest {NEWEST} and the best.")
+def ls(url: str, storage_options: Mapping[str, Any], as_json: bool, everything: bool) -> None:  # noqa: FBT001
+    """List the checkpoints of a run.
+
+    The newest comes last. Metrics that are monitored come first, with the direction in which they improve.
+    """
+    run = open_run(url, storage_options=storage_options)
+    listing = run.listing()
+    found = marks(listing.checkpoints)
+    if as_json:
+        machine.emit("ls/1", _to_json(run.url, listing, found))
+    else:
+        _show(run.url, listing, found, everything=everything)
+
+
+def _to_json(url: str, listing: Listing, found: Marks) -> LsJson:
+    return LsJson(
+        run=url,
+        best=found.best,
+        latest=found.latest,
+        checkpoints=[machine.checkpoint(info) for info in listing.checkpoints],
+        damaged=[
+            DamagedJson(
+                sequence=sequence, manifest=commit_key(sequence), error=type(error).__name__, message=str(error)
+            )
+            for sequence, error in listing.damaged
+        ],
+    )
+
+
+def _show(url: str, listing: Listing, found: Marks, *, everything: bool) -> None:
+    checkpoints = listing.checkpoints
+    nbytes = words.size(sum(info.nbytes for info in checkpoints))
+    screen.line(f"{url}: {words.count(len(checkpoints), 'checkpoint')}, {nbytes}")
+    lines: dict[int, CheckpointInfo | DamagedError] = {info.sequence: info for info in checkpoints}
+    lines.update(listing.damaged)
+    shown = sorted(lines) if everything else sorted({*sorted(lines)[-NEWEST:], *found.best.values()})
+    if shown:
+        columns, metrics = _columns([lines[sequence] for sequence in shown], found.monitors)
+        now = time.time()
+        screen.table(columns, (_row(sequence, lines[sequence], metrics, found, now) for sequence in shown))
+    if len(shown) < len(lines):
+        more = words.count(len(lines) - len(shown), "more line")
+        screen.line(f"Shown are the newest {NEWEST} and the best; {more} with --all.", "dim")
+    if listing.damaged:
+        screen.line(
+            f"{words.count(len(listing.damaged), 'manifest')} cannot be read; see: keepbest verify {url}", "red"
+        )
+
+
+def _columns(
+    lines: Sequence[CheckpointInfo | DamagedError], monitors: Sequence[Score]
+) -> tuple[list[screen.Column], list[str]]:
+    """Return the columns, and the names of the metrics among them."""
+    logged = dict.fromkeys(name for line in lines if isinstance(line, CheckpointInfo) for name in line.metrics)
+    modes = {score.monitor: score.mode for score in monitors}
+    others = [name for name in logged if name not in modes]
+    return [
+        screen.Column(title="#", number=True),
+        screen.Column(title="name"),
+        screen.Column(title="epoch", number=True, drop=4),
+        screen.Column(title="step", number=True, drop=3),
+        *(screen.Column(title=f"{name} ({mode})", number=True) for name, mode in modes.items()),
+        # Metrics that nothing is decided by go one by one, the last of them first.
+        *(screen.Column(title=name, number=True, drop=-place) for place, name in enumerate(others)),
+        screen.Column(title="size", number=True, drop=5),
+        screen.Column(title="saved", drop=6),
+        screen.Column(title="why", drop=2),
+        screen.Column(title=""),
+    ], [*modes, *others]
+
+
+def _row(
+    sequence: int, line: CheckpointInfo | DamagedError, metrics: Sequence[str], found: Marks, now: float
+) -> screen.Row:
+    if isinstance(line, DamagedError):
+        what = "written by a newer keepbest" if isinstance(line, UnsupportedFormatError) else "damaged manifest"
+        return screen.Row(
+            cells=[str(sequence), commit_key(sequence), "", "", *("" for _ in metrics), "", "", "", what], style="red"
+        )
+    names = found.of(line)
+    return screen.Row(
+        cells=[
+            str(sequence),
+            line.name,
+            words.epoch(line.epoch),
+            str(line.step),
+            *_values(line, metrics),
+            words.size(line.nbytes),
+            words.age(line.time, now),
+            ", ".join(line.reasons),
+            ", ".join(names),
+        ],
+        style="bold green" if "best" in names else "",
+    )
+
+
+def _values(info: CheckpointInfo, metrics: Sequence[str]) -> Iterator[str]:
+    for name in metrics:
+        yield words.number(info.metrics[name]) if name in info.metrics else ""

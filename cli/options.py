@@ -1,0 +1,78 @@
+"""Options: what every verb takes, so that all take it alike."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .app import TRACEBACK
+
+_Command = Callable[..., Any]
+
+
+def run_verb(function: _Command) -> _Command:
+    """Give a verb the run's URL and the options that all verbs have: `url`, `storage_options` and `as_json`."""
+    for decorate in reversed(
+        (
+            click.argument("url", type=str),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."),
+            click.option(
+                "--storage-option",
+                "storage_options",
+                metavar="KEY=VALUE",
+                multiple=True,
+                callback=_storage_options,
+                help="What fsspec takes for the URL's scheme; repeat it for more. A VALUE that is JSON is read as "
+                "JSON. It is never printed.",
+            ),
+            click.option(
+                "--traceback",
+                is_flag=True,
+                envvar="KEEPBEST_TRACEBACK",
+                expose_value=False,
+                callback=_traceback,
+                help="On an error, show where it came from. [env: KEEPBEST_TRACEBACK]",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+class Duration(click.ParamType[float]):
+    """A span of time: seconds, or a number with s, m, h or d."""
+
+    name = "duration"
+    _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - a constant
+    _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        match = self._FORM.fullmatch(value.strip())
+        if match is None:
+            self.fail(f"{value!r} is no span of time. Write seconds, or 90s, 15m, 1h, 7d.", param, ctx)
+        return float(match[1]) * self._UNITS[match[2]]
+
+
+def _storage_options(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for word in words:
+        key, found, value = word.partition("=")
+        if not found or not key:
+            # The word itself is not shown: it may be a secret.
+            raise click.BadParameter("it must have the form KEY=VALUE.", ctx, param)
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def _traceback(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
+    ctx.meta[TRACEBACK] = wanted
