@@ -109,6 +109,9 @@ def _show(url: str, report: Report, grace: float, damaged: Sequence[str]) -> Non
             "data is theirs: only temporary files are removed until they are deleted or repaired.",
             "red",
         )
+    if not report.removed:
+        screen.line(f"{url}: nothing to remove.")
+        return
     will = "would be freed" if report.dry_run else "freed"
     screen.line(f"{url}: {words.size(report.nbytes)} {will} ({report.nbytes:,} bytes).")
 

@@ -19,7 +19,7 @@ def run_verb(function: _Command) -> _Command:
     for decorate in reversed(
         (
             click.argument("url", type=str),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs."),
             click.option(
                 "--storage-option",
                 "storage_options",

@@ -57,10 +57,11 @@ def table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
         if width <= console.width or not console.is_terminal or not going:
             break
         kept.remove(min(going, key=lambda column: column.drop or 0))
-    console.print(drawn, width=max(width, 1), soft_wrap=False, crop=False, no_wrap=True, overflow="ignore")
+    console.width = max(width, console.width)  # what is still too wide is for the terminal to wrap, not for us to cut
+    console.print(drawn)
     if len(kept) < len(columns):
         missing = [column.title for column in columns if column not in kept]
-        line(f"Not shown in {console.width} columns: {', '.join(missing)}.", "dim")
+        line(f"Too narrow for: {', '.join(missing)}.", "dim")
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

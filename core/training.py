@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import MissingMetricError
+from ..errors import MetricError, MissingMetricError
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History, Row
 from ..storage.journal import Journal, Mark
@@ -39,6 +39,7 @@ class Training:
         self.position = Position()
         self.history = History()
         self.monitors = policy.monitors()
+        self._reductions = {name: how for monitor in self.monitors for name, how in monitor.reductions.items()}
         self._policy = policy
         self._run = run
         self._journal = Journal(run.backend)
@@ -53,8 +54,8 @@ class Training:
         """
         position = self.position.after_epoch(epoch, step)
         closed = position.next_epoch - 1
-        values = scalars(metrics, {monitor.key: monitor.reduce for monitor in self.monitors})
-        verdicts = tuple(monitor.judge(metrics, epoch=closed, step=position.step) for monitor in self.monitors)
+        values = scalars(metrics, self._reductions)
+        verdicts = _judged(self.monitors, metrics, epoch=closed, step=position.step)
         self.flush()
         self.position = position
         self._record(Row(kind="epoch", epoch=closed, step=position.step, time=time.time(), metrics=values))
@@ -129,6 +130,21 @@ class Training:
     def _record(self, row: Row) -> None:
         self.history.append(row)
         self._journal.append(row)
+
+
+def _judged(
+    monitors: tuple[MetricMonitor, ...], metrics: Mapping[str, object], *, epoch: int, step: int
+) -> tuple[Verdict, ...]:
+    """Let all judge or none: what one of them cannot judge must not count with the others."""
+    if len(monitors) == 1:
+        return (monitors[0].judge(metrics, epoch=epoch, step=step),)
+    before = [monitor.standing() for monitor in monitors]
+    try:
+        return tuple(monitor.judge(metrics, epoch=epoch, step=step) for monitor in monitors)
+    except MetricError:
+        for monitor, standing in zip(monitors, before, strict=True):
+            monitor.restore_standing(standing)
+        raise
 
 
 def _continued(

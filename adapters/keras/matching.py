@@ -1,0 +1,89 @@
+"""Matching: which stored tensor belongs to which variable; by path, or by order where Keras only counted its names differently."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from .tensors import Array, dtype_of
+
+_COUNTER = re.compile(r"_\d+(?=[/_~]|$)")
+"""What Keras appends to the names it gives: the second Dense of a process is dense_1, wherever it is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A stored tensor and the variable it is for."""
+
+    path: str
+    """The variable's."""
+    stored: Array
+    variable: keras.Variable
+
+    @property
+    def value(self) -> Array:
+        """What to write: integers in the width that this backend counts with."""
+        return self.stored.astype(dtype_of(self.variable)) if self._counts_otherwise() else self.stored
+
+    def problems(self) -> Iterator[str]:
+        """Yield every way in which they differ."""
+        here, there = tuple(self.variable.shape), self.stored.shape
+        if here != there:
+            yield f"'{self.path}' has shape {there} in the checkpoint, {here} here"
+        if self.stored.dtype.name != dtype_of(self.variable) and not self._counts_otherwise():
+            yield f"'{self.path}' is {self.stored.dtype.name} in the checkpoint, {dtype_of(self.variable)} here"
+
+    def _counts_otherwise(self) -> bool:
+        """Say whether both are integers, of another width here, into which every value fits.
+
+        The seed of a generator is uint32 on JAX, int64 on TensorFlow, int32 on PyTorch; the step of an optimizer differs likewise.
+        """
+        stored, here = self.stored.dtype, dtype_of(self.variable)
+        if stored.kind not in "iu" or not here.startswith(("int", "uint")) or stored.name == here:
+            return False
+        return bool(np.array_equal(self.stored.astype(here).astype(object), self.stored.astype(object)))
+
+
+def named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
+    """Return the variables by path, in order; of equal paths the second is called "path~2", and so on."""
+    found: dict[str, keras.Variable] = {}
+    for variable in variables:
+        path, number = variable.path, 1
+        while path in found:
+            number += 1
+            path = f"{variable.path}~{number}"
+        found[path] = variable
+    return found
+
+
+def pairs(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> list[Pair]:
+    """Return what belongs together; what has no counterpart is left out."""
+    if here.keys() != stored.keys() and _differ_in_counters(here, stored):
+        return [
+            Pair(path, array, variable) for (path, variable), array in zip(here.items(), stored.values(), strict=True)
+        ]
+    return [Pair(path, stored[path], variable) for path, variable in here.items() if path in stored]
+
+
+def problems(here: Mapping[str, keras.Variable], stored: Mapping[str, Array], *, owner: str) -> list[str]:
+    """Return every difference between the variables of `owner` and what is stored for them."""
+    matched = pairs(here, stored)
+    found = [problem for pair in matched for problem in pair.problems()]
+    if len(matched) == len(here) == len(stored):
+        return found
+    found += [f"'{path}' is not in the checkpoint" for path in here if path not in stored]
+    return found + [f"'{path}' is in the checkpoint and not in the {owner}" for path in stored if path not in here]
+
+
+def _differ_in_counters(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> bool:
+    return [_uncounted(path) for path in here] == [_uncounted(path) for path in stored] and all(
+        tuple(variable.shape) == array.shape for variable, array in zip(here.values(), stored.values(), strict=True)
+    )
+
+
+def _uncounted(path: str) -> str:
+    return _COUNTER.sub("", path)

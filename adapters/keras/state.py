@@ -1,0 +1,106 @@
+"""State: what of a Keras object is saved and restored. Variables are captured by reference and matched by their paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from ...errors import StateError
+from ...storage.statefile import Role
+from . import matching, tensors
+from .tensors import Array
+
+
+def role(obj: Any) -> Role | None:
+    """Models and layers are weights, optimizers optimizers; variables, seed generators and metrics are state."""
+    if isinstance(obj, keras.Layer):
+        return "weights"
+    if isinstance(obj, keras.optimizers.Optimizer):
+        return "optimizer"
+    return "state" if isinstance(obj, keras.Variable | keras.random.SeedGenerator | keras.metrics.Metric) else None
+
+
+def capture(obj: Any) -> Any:
+    """Return path → variable, seed generators and other non-trainable ones among them; of a single variable itself.
+
+    Raises:
+        StateError: a model that is not built yet has nothing to save.
+    """
+    if isinstance(obj, keras.Layer):
+        attach(obj)
+        check_built(obj)
+    single = _single(obj)
+    return dict(matching.named(_variables(obj))) if single is None else single
+
+
+def mismatches(obj: Any, state: Any) -> list[str]:
+    """Compare paths, shapes and dtypes."""
+    single = _single(obj)
+    if single is not None:
+        return list(matching.Pair("value", state, single).problems())
+    if isinstance(obj, keras.Layer):
+        attach(obj)
+    found = matching.problems(matching.named(_variables(obj)), state, owner=_owner(obj))
+    if found and isinstance(obj, keras.Layer | keras.optimizers.Optimizer) and not obj.built:
+        found.append(f"the {_owner(obj)} is not built: {_how_to_build(obj)} before it is restored")
+    return found
+
+
+def restore(obj: Any, state: Any) -> None:
+    """Assign to the variables that are there."""
+    single = _single(obj)
+    if single is not None:
+        tensors.write(single, matching.Pair("value", state, single).value)
+        return
+    assign(matching.named(_variables(obj)), state)
+
+
+def assign(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> None:
+    """Set variables to what is stored for them."""
+    for pair in matching.pairs(here, stored):
+        tensors.write(pair.variable, pair.value)
+
+
+def attach(layer: keras.Layer) -> None:
+    """Bring what `fit` has trained back into the variables: in the middle of an epoch, JAX keeps it elsewhere."""
+    sync = getattr(layer, "jax_state_sync", None)
+    if sync is not None:
+        sync()
+
+
+def check_built(layer: keras.Layer) -> None:
+    """Raise unless the layer has its weights.
+
+    Raises:
+        StateError: it is not built yet.
+    """
+    if not layer.built:
+        raise StateError(
+            f"the Keras model '{layer.name}' is not built, so it has no weights to save or to restore. "
+            f"{_how_to_build(layer).capitalize()} first."
+        )
+
+
+def _variables(obj: Any) -> Sequence[keras.Variable]:
+    found: Sequence[keras.Variable] = obj.variables
+    return found
+
+
+def _single(obj: Any) -> keras.Variable | None:
+    if isinstance(obj, keras.random.SeedGenerator):
+        return obj.state
+    return obj if isinstance(obj, keras.Variable) else None
+
+
+def _owner(obj: Any) -> str:
+    if isinstance(obj, keras.optimizers.Optimizer):
+        return "optimizer"
+    return "model" if isinstance(obj, keras.Model) else type(obj).__name__
+
+
+def _how_to_build(obj: Any) -> str:
+    if isinstance(obj, keras.optimizers.Optimizer):
+        return "call optimizer.build(model.trainable_variables)"
+    return "begin the model with keras.Input(shape), or call it on a batch"
