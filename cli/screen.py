@@ -14,9 +14,8 @@ from .words import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-_UNBOUNDED = 1_000_000
+_GAP = "  "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +47,30 @@ def line(text: str = "", style: str = "") -> None:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
-    """Print a table."""
-    console, kept, held = _console(), list(columns), list(rows)
-    while True:
-        drawn = _draw(columns, kept, held)
-        width = console.measure(drawn, options=console.options.update(max_width=_UNBOUNDED)).maximum
-        going = [column for column in kept if column.drop is not None]
-        if width <= console.width or not console.is_terminal or not going:
-            break
-        kept.remove(min(going, key=lambda column: column.drop or 0))
-    console.width = max(width, console.width)  # what is still too wide is for the terminal to wrap, not for us to cut
-    console.print(drawn)
+    """Print a table.
+
+    Laid out here and only coloured by rich: its own tables take over a millisecond a row, and runs have thousands.
+    """
+    from rich.cells import cell_len  # noqa: PLC0415 - see the top
+    from rich.text import Text  # noqa: PLC0415
+
+    console, held = _console(), list(rows)
+    texts = [
+        [printable(column.title) for column in columns],
+        *([printable(cell) for cell in row.cells] for row in held),
+    ]
+    widths = [max(map(cell_len, cells)) for cells in zip(*texts, strict=True)]
+    kept = _kept(columns, widths, console.width if console.is_terminal else None)
+    drawn = Text()
+    for style, cells in zip(["bold", *(row.style for row in held)], texts, strict=True):
+        padding = [" " * (width - cell_len(cell)) for width, cell in zip(widths, cells, strict=True)]
+        padded = [padding[at] + cells[at] if columns[at].number else cells[at] + padding[at] for at in kept]
+        drawn.append(_GAP.join(padded).rstrip() + "\n", style=style)
+    console.print(drawn, soft_wrap=True, end="")
     if len(kept) < len(columns):
-        missing = [column.title for column in columns if column not in kept]
-        line(f"Too narrow for: {', '.join(missing)}.", "dim")
+        line(
+            f"Too narrow for: {', '.join(column.title for at, column in enumerate(columns) if at not in kept)}.", "dim"
+        )
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
@@ -79,14 +88,12 @@ def _console() -> Console:
     return Console(markup=False, emoji=False, highlight=False)
 
 
-def _draw(columns: Sequence[Column], kept: Sequence[Column], rows: Sequence[Row]) -> Table:
-    from rich.table import Table  # noqa: PLC0415 - see the top
-    from rich.text import Text  # noqa: PLC0415
-
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in kept:
-        drawn.add_column(Text(printable(column.title)), justify="right" if column.number else "left", no_wrap=True)
-    places = [number for number, column in enumerate(columns) if column in kept]
-    for row in rows:
-        drawn.add_row(*(Text(printable(row.cells[place])) for place in places), style=row.style)
-    return drawn
+def _kept(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> list[int]:
+    """Return the places of the columns that fit into `room` cells; None: all do."""
+    kept = list(range(len(columns)))
+    while room is not None and sum(widths[at] for at in kept) + len(_GAP) * (len(kept) - 1) > room:
+        going = [(drop, at) for at in kept if (drop := columns[at].drop) is not None]
+        if not going:
+            break
+        kept.remove(min(going)[1])
+    return kept

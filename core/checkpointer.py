@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,6 +15,7 @@ from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
 from ..storage.run import Run
 from . import preflight, restoring, rng, snapshot
+from .caller import warn_caller
 from .decision import Decision, decision
 from .monitor import MetricMonitor
 from .policy import CheckpointPolicy
@@ -23,7 +23,7 @@ from .position import Position
 from .preemption import Preemption
 from .saver import Saver, SaveRequest, name_checkpoint
 from .staging import Staging
-from .state import check_objects
+from .state import Stateful, check_objects
 from .tracker import SaveTracker
 from .training import Rewind, Training
 from .when import Facts
@@ -130,6 +130,7 @@ class Checkpointer:
         self._go_back()
         if self._must_resume:
             self.resume()
+            self._warn_of_repeated_batches()
         self._arm()
         try:
             while self.position.next_epoch < n and not self._training.stopped:
@@ -234,10 +235,9 @@ class Checkpointer:
             return None
         ignored = sorted(set(latest.objects()) - set(self._objects) - {rng.NAME})
         if ignored:
-            warnings.warn(
+            warn_caller(
                 f"checkpoint {latest.name} holds {', '.join(ignored)}, which this Checkpointer was not given, so "
-                "training goes on without. Pass them to the Checkpointer to restore them.",
-                stacklevel=2,
+                "training goes on without. Pass them to the Checkpointer to restore them."
             )
         rewind = self._training.rewind(latest)
         restoring.restore(latest, self._objects, with_rng=True)
@@ -349,13 +349,13 @@ class Checkpointer:
         """Tell the user what went wrong behind training."""
         failure = self._writer.take_error()
         while self._saver.notices:
-            warnings.warn(self._saver.notices.pop(0), stacklevel=4)
+            warn_caller(self._saver.notices.pop(0))
         if failure is None:
             return
         self._tracker.failed(self._saver.checkpoints)
         if self.policy.on_save_error == "raise":
             raise failure
-        warnings.warn(f"{failure} Training goes on.", stacklevel=4)
+        warn_caller(f"{failure} Training goes on.")
 
     def _save_if_due(
         self, event: Literal["epoch", "step", "end", "signal", "exception"], *, improved: bool = False
@@ -426,6 +426,17 @@ class Checkpointer:
             self._save_if_due("signal")
             self.wait()
             self._preemption.end_training()
+
+    def _warn_of_repeated_batches(self) -> None:
+        """A loader that has no state begins its epoch anew, whatever the checkpoint says."""
+        position = self.position
+        loaders = [obj for obj in self._objects.values() if isinstance(obj, Stateful) and hasattr(obj, "__iter__")]
+        if position.steps_in_epoch and not loaders:
+            warn_caller(
+                f"the run was left in the middle of epoch {position.next_epoch + 1}, after {position.steps_in_epoch} of "
+                "its steps; it goes on there, but a data loader without state begins the epoch anew. Pass a "
+                "StatefulDataLoader to the Checkpointer, or skip ckpt.position.steps_in_epoch batches."
+            )
 
     def _object(self, name: str) -> Any:
         if name not in self._objects:

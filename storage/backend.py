@@ -107,7 +107,7 @@ class Backend(Protocol):
         """Return size and time of one object.
 
         Raises:
-            ObjectNotFoundError: there is none.
+            ObjectNotFoundError: there is none, or it is a folder.
         """
 
     def list(self, prefix: str) -> list[Entry]:
@@ -125,6 +125,9 @@ class Backend(Protocol):
         Args:
             source: a key.
             url: a path or URL of the same kind of store.
+
+        Raises:
+            StorageError: a folder is there; ConfigError: it is another kind of store.
         """
 
     def link(self, source: str, target: str) -> None:
@@ -137,7 +140,14 @@ class Backend(Protocol):
         """Make durable every name that this object created or deleted."""
 
     def abort_stale(self, prefix: str, older_than: float) -> int:
-        """Abort uploads below `prefix` begun before `older_than` (seconds since 1970); returns how many."""
+        """Remove what a crash left below `prefix` before `older_than` and no listing shows; return how many there were.
+
+        In a bucket these are parts of uploads, in a file system empty folders.
+
+        Args:
+            prefix: as in `list`.
+            older_than: seconds since 1970.
+        """
 
     def free_bytes(self) -> int | None:
         """Return the space left, or None where the store does not say."""
@@ -157,7 +167,7 @@ def open_backend(url: str, storage_options: Mapping[str, Any] | None = None) -> 
         ConfigError: no backend serves the scheme.
         NotARunError: the URL is a file, not a folder.
     """
-    if not isinstance(url, str) or not url.strip():
+    if not isinstance(url, str) or not url.strip() or "\0" in url:
         raise ConfigError(f"the URL of a run must be a non-empty text (got {url!r}). Give a folder or scheme://…")
     scheme, found, _ = url.partition("://")
     name = _BACKENDS.get(scheme if found else "")

@@ -20,7 +20,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..errors import ConcurrentWriterError, DamagedManifestError, KeepbestError, StorageError
+from ..errors import (
+    ConcurrentWriterError,
+    DamagedManifestError,
+    KeepbestError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+)
 from . import tensorfile
 from .backend import Backend
 from .digest import digest, digest_file
@@ -72,11 +79,17 @@ Draft = TensorDraft | BytesDraft | FileDraft | LinkDraft
 
 def write(backend: Backend, name: str, drafts: Sequence[Draft]) -> dict[str, Artifact]:
     """Write a checkpoint's files (step 1); nothing lists them yet. If it fails, what was written is deleted again."""
+    artifacts: dict[str, Artifact] = {}
     try:
-        return {draft.file: _write_one(backend, data_key(name, draft.file), draft) for draft in drafts}
-    except BaseException:
-        discard(backend, name)
+        for draft in drafts:
+            artifacts[draft.file] = _write_one(backend, data_key(name, draft.file), draft)
+    except ObjectExistsError:
+        discard(backend, name, artifacts)  # but not the file that was there before us
         raise
+    except BaseException:
+        discard(backend, name, [draft.file for draft in drafts[: len(artifacts) + 1]])
+        raise
+    return artifacts
 
 
 def _write_one(backend: Backend, key: str, draft: Draft) -> Artifact:
@@ -102,19 +115,20 @@ def commit(backend: Backend, manifest: Manifest) -> int:
 
     Raises:
         ConcurrentWriterError: another writer has this sequence number; its checkpoint was not touched, ours is deleted.
-        StorageError: it could not be committed; ours is deleted.
+        StorageError: it is not committed, and its files are deleted; or the store does not say whether it is, and they
+            are left: a listed checkpoint is whole, and one that is not listed is left to `gc`.
     """
-    data = encode(manifest)
     try:
+        data = encode(manifest)
         backend.settle()
-        try:
-            backend.put_if_absent(commit_key(manifest.sequence), data)
-        except StorageError as error:
-            # The store may have taken it and lost the reply: what stands there decides.
-            _accept_if_ours(backend, manifest, error)
     except BaseException:
-        discard(backend, manifest.name)
+        discard(backend, manifest.name, manifest.artifacts)
         raise
+    try:
+        backend.put_if_absent(commit_key(manifest.sequence), data)
+    except StorageError as error:
+        # The store may have taken it and lost the reply: what stands there decides.
+        _accept_if_ours(backend, manifest, error)
     _log.info("checkpoint.committed run=%s sequence=%d name=%s", backend.url, manifest.sequence, manifest.name)
     return len(data)
 
@@ -123,11 +137,15 @@ def _accept_if_ours(backend: Backend, manifest: Manifest, error: StorageError) -
     key = commit_key(manifest.sequence)
     try:
         found = decode(backend.read(key), f"{backend.url}/{key}")
+    except ObjectNotFoundError:
+        discard(backend, manifest.name, manifest.artifacts)
+        raise error from None
     except DamagedManifestError as damage:
         raise ConcurrentWriterError(backend.url, manifest.sequence, "its manifest is damaged") from damage
     except KeepbestError:
         raise error from None
     if found.write_id != manifest.write_id:
+        discard(backend, manifest.name, manifest.artifacts)
         raise ConcurrentWriterError(backend.url, manifest.sequence, f"{found.name} by {found.host}") from error
     backend.settle()
 
@@ -144,7 +162,7 @@ def retire(backend: Backend, checkpoints: Iterable[CheckpointInfo]) -> None:
         _log.info("checkpoint.retired run=%s sequence=%d name=%s", backend.url, checkpoint.sequence, checkpoint.name)
 
 
-def discard(backend: Backend, name: str) -> None:
-    """Delete the files of a checkpoint that was not committed; what cannot be deleted is left to `gc`."""
-    with contextlib.suppress(StorageError):
-        backend.delete([entry.key for entry in backend.list(data_prefix(name))])
+def discard(backend: Backend, name: str, files: Iterable[str]) -> None:
+    """Delete files of a checkpoint that was not committed; what cannot be deleted is left to `gc`."""
+    with contextlib.suppress(KeepbestError):
+        backend.delete([data_key(name, file) for file in files])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .backend import Backend, Entry
 from .layout import checkpoint_of, temporary_of
-from .listing import Listing
+from .listing import Listing, read_listing
 
 GRACE = 3600.0
 """Seconds. A file that grew within this time may belong to a save that is still under way."""
@@ -72,6 +72,11 @@ def collect(backend: Backend, listing: Listing, *, grace: float, dry_run: bool) 
         for name, entries in sorted(groups.items())
     ]
     old = tuple(orphan for orphan in orphans if orphan.age >= grace)
+    if old:
+        # Look again: what was committed since `listing` was made, before its data was seen, is no orphan.
+        committed = {checkpoint.name for checkpoint in read_listing(backend).checkpoints}
+        orphans = [orphan for orphan in orphans if orphan.name not in committed]
+        old = tuple(orphan for orphan in orphans if orphan.age >= grace)
     if not dry_run:
         for orphan in old:
             backend.delete(orphan.files)

@@ -23,9 +23,9 @@ TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are being written or were left by a crash; nobody reads them."""
 
 _CHECKPOINT = re.compile(r"(?=epoch-|step-)(epoch-\d{3,}_)?(step-\d{6,}_)?[0-9a-f]{6}(-[a-z]+)?")
-_COMMIT = re.compile(r"commits/(\d{8,})\.json")
+_COMMIT = re.compile(r"commits/([0-9]{8,})\.json")
 _TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}")
-_INDEX = re.compile(r"commits/index-(\d{8,})\.json")
+_INDEX = re.compile(r"commits/index-([0-9]{8,})\.json")
 
 
 def checkpoint_name(*, epoch: int | None, step: int, write_id: str) -> str:
@@ -65,7 +65,7 @@ def commit_key(sequence: int) -> str:
 def commit_sequence(key: str) -> int | None:
     """Return the sequence number of a manifest's key, or None if `key` is none."""
     match = _COMMIT.fullmatch(key)
-    return int(match[1]) if match else None
+    return int(match[1]) if match and commit_key(int(match[1])) == key else None
 
 
 def index_key(sequence: int) -> str:

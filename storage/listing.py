@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from ..errors import DamagedError, ObjectNotFoundError
+from ..errors import DamagedError, DamagedManifestError, ObjectNotFoundError
 from .backend import Backend, Entry
-from .layout import COMMITS, commit_sequence, index_key, index_sequence
-from .manifest import CheckpointInfo, decode, info, seal, unseal
+from .layout import COMMITS, commit_key, commit_sequence, index_key, index_sequence
+from .manifest import CheckpointInfo, Manifest, decode, info, seal, unseal
 
 UNINDEXED = 64
 """A new index is written when this many commits stand in none."""
@@ -72,7 +72,7 @@ def read_listing(backend: Backend) -> Listing:
             hits += 1
             continue
         try:
-            found.append(info(decode(backend.read(entry.key), f"{backend.url}/{entry.key}")))
+            found.append(info(read_manifest(backend, sequence)))
         except ObjectNotFoundError:  # retired since we listed
             continue
         except DamagedError as error:
@@ -84,6 +84,22 @@ def read_listing(backend: Backend) -> Listing:
         index_keys=tuple(indexes),
         sizes={sequence: entry.size for sequence, entry in commits.items()},
     )
+
+
+def read_manifest(backend: Backend, sequence: int) -> Manifest:
+    """Return the manifest with this sequence number.
+
+    Raises:
+        ObjectNotFoundError: there is none.
+        DamagedManifestError: it was truncated, altered, or is that of another number.
+        UnsupportedFormatError: a newer keepbest wrote it.
+    """
+    key = commit_key(sequence)
+    location = f"{backend.url}/{key}"
+    manifest = decode(backend.read(key), location)
+    if manifest.sequence != sequence:
+        raise DamagedManifestError(location, f"it is the manifest of number {manifest.sequence}")
+    return manifest
 
 
 def write_index(backend: Backend, listing: Listing) -> str:
@@ -99,7 +115,7 @@ def write_index(backend: Backend, listing: Listing) -> str:
 
 
 def drop_indexes(backend: Backend) -> None:
-    """Delete every index; needed before the newest commit is deleted, whose number would be given out again."""
+    """Delete every index; needed before a number is given out that an index has a record of."""
     backend.delete(entry.key for entry in backend.list(COMMITS) if index_sequence(entry.key) is not None)
 
 

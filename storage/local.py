@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import shutil
+import stat
 import threading
 import uuid
 import warnings
@@ -30,10 +31,15 @@ from ..errors import (
     StoragePermissionError,
 )
 from .backend import Buffer, Capabilities, Entry
-from .layout import TEMPORARY_PREFIX
+from .layout import CHECKPOINTS, COMMITS, TEMPORARY_PREFIX, checkpoint_of, temporary_of
 
 _COPY_CHUNK = 1 << 20
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+"""Some network and FUSE file systems have no fsync of a folder; they make names durable by themselves or not at all."""
+
+_WITHOUT_LINKS = threading.Lock()
+"""Where the file system cannot decide between two writers, at least the threads of this process take turns."""
 
 
 def open_backend(url: str, storage_options: Mapping[str, Any]) -> LocalBackend:
@@ -46,9 +52,18 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> LocalBackend:
 
 
 def local_path(url: str) -> Path:
-    """Return the absolute path that a path or `file://` URL means."""
+    """Return the absolute path that a path or `file://` URL means.
+
+    Raises:
+        ConfigError: it is a URL of another kind, or begins with the home of a user who has none.
+    """
     scheme, found, rest = url.partition("://")
-    return Path(unquote(rest) if found and scheme in {"file", "local"} else url).expanduser().absolute()
+    if found and scheme not in {"file", "local"}:
+        raise ConfigError(f"{url} is no local path, and a run in a local folder can place files only there.")
+    try:
+        return Path(unquote(rest) if found else url).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"{url}: whose home that is, is not known. Write the path out.") from error
 
 
 class LocalBackend:
@@ -60,8 +75,11 @@ class LocalBackend:
         self._root = root
         self._unsettled: set[str] = set()
         self._lock = threading.Lock()
-        if root.exists() and not root.is_dir():
-            raise NotARunError(self.url, "is a file, not a folder")
+        self._settling = threading.Lock()
+        self._told_of_links = False
+        with self._translated(self.url, "read"), contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.stat(root).st_mode):
+                raise NotARunError(self.url, "is a file, not a folder")
 
     def put(self, key: str, chunks: Iterable[Buffer]) -> int:
         """Write a new file and fsync it."""
@@ -69,6 +87,7 @@ class LocalBackend:
         with self._translated(path, "write"), _new_file(path) as fd:
             written = _write_all(fd, chunks)
             os.fsync(fd)
+        self._changed(path)
         return written
 
     def put_file(self, key: str, path: str) -> None:
@@ -78,6 +97,7 @@ class LocalBackend:
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
             _link_or_copy(path, target)
+            self._changed(target)
             os.unlink(path)
 
     def scratch(self) -> str:
@@ -98,8 +118,8 @@ class LocalBackend:
             try:
                 self._link_exclusively(temporary, path)
             finally:
-                with contextlib.suppress(FileNotFoundError):  # renamed, where there are no links
-                    os.unlink(temporary)
+                _remove(temporary)
+            self._changed(path)
             self.settle()
 
     def replace(self, key: str, data: bytes) -> None:
@@ -110,7 +130,8 @@ class LocalBackend:
             with _new_file(temporary) as fd:
                 _write_all(fd, [data])
                 os.fsync(fd)  # without it a crash may leave an empty file under the new name
-            os.replace(temporary, path)
+            _rename(temporary, path)
+        self._changed(path)
 
     def read(self, key: str) -> bytes:
         """Read a whole file."""
@@ -131,8 +152,10 @@ class LocalBackend:
         """Stat one file."""
         path = self._path(key)
         with self._translated(path, "read"):
-            stat = os.stat(path)
-        return Entry(key=key, size=stat.st_size, modified=stat.st_mtime)
+            found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise ObjectNotFoundError(path)
+        return _entry(key, found)
 
     def list(self, prefix: str) -> list[Entry]:
         """Walk the folder; links are not followed."""
@@ -145,21 +168,24 @@ class LocalBackend:
         folders = set()
         for key in keys:
             path = self._path(key)
-            with self._translated(path, "delete"), contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            self._changed(os.path.dirname(path))
-            if key.count("/") > 1:  # commits/ and checkpoints/ themselves stay: a writer may be about to use them
-                folders.add(os.path.dirname(path))
+            with self._translated(path, "delete"):
+                _remove(path)
+            self._changed(path)
+            folder = os.path.dirname(key)
+            while folder and f"{folder}/" not in {CHECKPOINTS, COMMITS}:  # these stay: a writer may be about to use them
+                folders.add(self._path(folder))
+                folder = os.path.dirname(folder)
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError):  # not empty, or gone already
                 os.rmdir(folder)
-                self._changed(os.path.dirname(folder))
+                self._changed(folder)
 
     def copy(self, source: str, target: str) -> None:
         """Hard-link, or copy where the file system cannot link."""
         origin, path = self._path(source), self._make_room(target)
         with self._translated(path, "write"):
             _link_or_copy(origin, path)
+        self._changed(path)
 
     def publish(self, source: str, url: str) -> None:
         """Hard-link under a temporary name beside the target, rename it over the target, fsync the folder."""
@@ -168,13 +194,13 @@ class LocalBackend:
             raise StorageError(
                 path, "is a folder, so no file can be placed there. Give a path that ends in a file name."
             )
-        folder = os.path.dirname(path)
+        self._make_folder(os.path.dirname(path))
+        temporary = _temporary_beside(path)
         with self._translated(path, "write"):
-            os.makedirs(folder, exist_ok=True)
-            temporary = _temporary_beside(path)
             _link_or_copy(self._path(source), temporary)
-            os.replace(temporary, path)
-            _sync_folder(folder)
+            _rename(temporary, path)
+        self._changed(path)
+        self.settle()
 
     def link(self, source: str, target: str) -> None:
         """Make a relative symbolic link, so that a moved run keeps it."""
@@ -182,53 +208,72 @@ class LocalBackend:
         temporary = _temporary_beside(path)
         with self._translated(path, "write"):
             os.symlink(source, temporary)
-            os.replace(temporary, path)
+            _rename(temporary, path)
+        self._changed(path)
 
     def append(self, key: str) -> LocalAppender:
         """Open with O_APPEND: rows of two writers may alternate but never mix."""
         path = self._make_room(key)
         with self._translated(path, "write"):
-            return LocalAppender(path)
+            appender = LocalAppender(path)
+        self._changed(path)
+        return appender
 
     def settle(self) -> None:
         """Fsync every folder in which a name came or went."""
-        with self._lock:
-            folders, self._unsettled = self._unsettled, set()
-        for folder in sorted(folders, reverse=True):
-            with self._translated(folder, "write"), contextlib.suppress(FileNotFoundError):
-                _sync_folder(folder)
+        with self._settling:  # a thread that finds nothing left to do must not return before the other's fsync has
+            with self._lock:
+                folders, self._unsettled = self._unsettled, set()
+            try:
+                for folder in sorted(folders, reverse=True):
+                    with self._translated(folder, "write"), contextlib.suppress(FileNotFoundError):
+                        _sync_folder(folder)
+                    folders.discard(folder)
+            finally:
+                with self._lock:
+                    self._unsettled |= folders  # those that failed are not durable, and a later call must not say so
 
-    def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002 - a local upload leaves only files
-        """Nothing to do: what a crash leaves are files, which `gc` finds in the listing."""
-        return 0
+    def abort_stale(self, prefix: str, older_than: float) -> int:
+        """Remove what a crash left and no listing shows: our folders with nothing in them, links never renamed."""
+        removed = 0
+        for below in (prefix, prefix + CHECKPOINTS):
+            folder = self._path(below)
+            with self._translated(folder, "list"), contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+                removed += sum(_remove_stale(item, below + item.name, older_than) for item in found)
+        return removed
 
     def free_bytes(self) -> int | None:
         """Ask the file system of the nearest folder that exists."""
-        folder = self._root
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free
+        folder = self.url
+        while not os.path.exists(folder):
+            folder = os.path.dirname(folder)
+        with self._translated(folder, "read"):
+            return shutil.disk_usage(folder).free
 
     def _path(self, key: str) -> str:
         return os.path.join(self.url, key)
 
     def _make_room(self, key: str) -> str:
-        """Return the path of `key` with its folder made; the names that come into being are settled later."""
+        """Return the path of `key` with its folder made."""
         path = self._path(key)
-        folder = os.path.dirname(path)
-        self._changed(folder)
-        missing = folder
-        while not os.path.isdir(missing):
-            parent = os.path.dirname(missing)
-            self._changed(parent)
-            missing = parent
-        with self._translated(folder, "create"):
-            os.makedirs(folder, exist_ok=True)
+        self._make_folder(os.path.dirname(path))
         return path
 
-    def _changed(self, folder: str) -> None:
+    def _make_folder(self, folder: str) -> None:
+        with self._lock:  # a thread that finds the folder made must find it in the list to be settled, too
+            missing = folder
+            parents = set()
+            while not os.path.isdir(missing):
+                missing = os.path.dirname(missing)
+                parents.add(missing)
+            with self._translated(folder, "create"):
+                os.makedirs(folder, exist_ok=True)
+            self._unsettled |= parents
+
+    def _changed(self, path: str) -> None:
+        """Note, after it did, that the name `path` came or went: noted before, `settle` could come in between."""
         with self._lock:
-            self._unsettled.add(folder)
+            self._unsettled.add(os.path.dirname(path))
 
     def _link_exclusively(self, temporary: str, path: str) -> None:
         try:
@@ -236,14 +281,17 @@ class LocalBackend:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
-            warnings.warn(
-                f"the file system of {self.url} has no hard links, so two trainings that commit to this run at the "
-                "same moment could overwrite each other's manifest. One training at a time is safe.",
-                stacklevel=2,
-            )
-            os.replace(temporary, path)
+            if not self._told_of_links:
+                self._told_of_links = True
+                warnings.warn(
+                    f"the file system of {self.url} has no hard links, so two trainings that commit to this run at the "
+                    "same moment could overwrite each other's manifest. One training at a time is safe.",
+                    stacklevel=2,
+                )
+            with _WITHOUT_LINKS:
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+                os.replace(temporary, path)
 
     @contextlib.contextmanager
     def _translated(self, path: str, action: str) -> Iterator[None]:
@@ -263,9 +311,10 @@ class LocalAppender:
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
     def write(self, data: bytes) -> None:
-        """Append in one system call."""
+        """Append in one system call, unless the space ends in its middle: then the next one says so."""
         try:
-            os.write(self._fd, data)
+            while data:
+                data = data[os.write(self._fd, data) :]
         except OSError as error:
             raise _translate(error, self._path, "write") from error
 
@@ -287,7 +336,9 @@ def _translate(error: OSError, path: str, action: str) -> StorageError | NotARun
     match error.errno:
         case errno.ENOENT:
             return ObjectNotFoundError(path)
-        case errno.EEXIST:
+        case errno.EISDIR if action == "read":  # a folder is no object
+            return ObjectNotFoundError(path)
+        case errno.EEXIST if action != "create":
             return ObjectExistsError(path)
         case errno.ENOSPC | errno.EDQUOT:
             return StorageFullError(path)
@@ -295,7 +346,7 @@ def _translate(error: OSError, path: str, action: str) -> StorageError | NotARun
             return StoragePermissionError(path, action)
         case errno.EROFS:
             return StorageError(path, "the file system is read-only. Give another URL.")
-        case errno.ENOTDIR:
+        case errno.ENOTDIR | errno.EEXIST:
             return NotARunError(path, "cannot be used: a part of this path is a file, not a folder")
         case _:
             return StorageError(path, f"cannot {action}: {error.strerror or error}.")
@@ -303,6 +354,34 @@ def _translate(error: OSError, path: str, action: str) -> StorageError | NotARun
 
 def _temporary_beside(path: str) -> str:
     return os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + uuid.uuid4().hex)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _rename(temporary: str, path: str) -> None:
+    """Rename over `path`; the temporary name is gone whatever happens."""
+    try:
+        os.replace(temporary, path)
+    finally:
+        # rename() does nothing, and says it succeeded, if both names are links to one file: published twice.
+        _remove(temporary)
+
+
+def _remove_stale(item: os.DirEntry[str], key: str, older_than: float) -> bool:
+    """Remove a temporary link, or an empty folder of ours; say whether it was one."""
+    ours = temporary_of(key) is not None or checkpoint_of(f"{key}/") is not None
+    with contextlib.suppress(OSError):  # not empty, not ours to delete, or gone already: all are fine
+        if ours and item.stat(follow_symlinks=False).st_mtime <= older_than:
+            if item.is_symlink():
+                os.unlink(item.path)
+                return True
+            if item.is_dir():
+                os.rmdir(item.path)
+                return True
+    return False
 
 
 @contextlib.contextmanager
@@ -333,6 +412,8 @@ def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(source):
+            raise ObjectNotFoundError(source) from error
         if error.errno not in _NO_LINKS:
             raise
         with _new_file(target) as fd, open(source, "rb") as file:
@@ -344,8 +425,17 @@ def _sync_folder(folder: str) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(fd)
+
+
+def _entry(key: str, found: os.stat_result) -> Entry:
+    # The time of the last change of the name or the content: a file that was moved or linked in keeps its old mtime,
+    # and would look to `gc` like something that a crash left long ago.
+    return Entry(key=key, size=found.st_size, modified=found.st_ctime)
 
 
 def _walk(folder: str, prefix: str) -> Iterator[Entry]:
@@ -358,8 +448,5 @@ def _walk(folder: str, prefix: str) -> Iterator[Entry]:
             if item.is_dir(follow_symlinks=False):
                 yield from _walk(item.path, f"{prefix}{item.name}/")
             elif item.is_file(follow_symlinks=False):
-                try:
-                    stat = item.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                yield Entry(key=prefix + item.name, size=stat.st_size, modified=stat.st_mtime)
+                with contextlib.suppress(FileNotFoundError):
+                    yield _entry(prefix + item.name, item.stat(follow_symlinks=False))

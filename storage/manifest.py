@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from ..errors import DamagedManifestError, UnsupportedFormatError
@@ -20,8 +28,28 @@ def _float_to_json(value: float) -> float | str:
     return value if value - value == 0 else repr(value)
 
 
-JsonFloat = Annotated[float, PlainSerializer(_float_to_json, return_type=float | str), BeforeValidator(float)]
+def _json_to_float(value: object) -> float:
+    if not isinstance(value, int | float | str):
+        raise ValueError("is no number")  # noqa: TRY004 - pydantic passes a TypeError on as it is
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError("is too large") from error
+
+
+JsonFloat = Annotated[float, PlainSerializer(_float_to_json, return_type=float | str), BeforeValidator(_json_to_float)]
 """A float whose JSON form is a number, or one of the strings "nan", "inf", "-inf"."""
+
+
+def _plain_name(name: str) -> str:
+    # The manifest may be a stranger's, and retiring deletes what it names: no name may lead out of its folder.
+    if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
+        raise ValueError("is no plain name")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+"""The name of one folder or file, with no way out of where it lies."""
 
 
 class _Record(BaseModel):
@@ -64,6 +92,12 @@ class Artifact(_Record):
     """Byte at which a tensor file's data begins."""
     tensors: dict[str, TensorRecord] | None = None
 
+    @model_validator(mode="after")
+    def _is_a_tensor_file_or_not(self) -> Self:
+        if len({value is None for value in (self.header_digest, self.data_start, self.tensors)}) > 1:
+            raise ValueError("header_digest, data_start and tensors belong together")
+        return self
+
 
 class Manifest(_Record):
     """One committed checkpoint: it exists if and only if its manifest does."""
@@ -73,7 +107,7 @@ class Manifest(_Record):
     """Position in the run's commits, from 1."""
     write_id: str
     """32 hex digits drawn anew for each save: tells our own commit from another writer's."""
-    name: str
+    name: PlainName
     """The checkpoint's folder below `checkpoints/`."""
     step: int
     """Training steps closed, over the whole run."""
@@ -90,7 +124,7 @@ class Manifest(_Record):
     metrics: dict[str, JsonFloat]
     scores: tuple[Score, ...]
     """One for each monitor, the primary one first."""
-    artifacts: dict[str, Artifact]
+    artifacts: dict[PlainName, Artifact]
     """Name of the file in the checkpoint's folder → what it must be."""
     host: str
     versions: dict[str, str]
@@ -102,7 +136,7 @@ class CheckpointInfo:
 
     sequence: int
     """Position in the run's commits, from 1."""
-    name: str
+    name: PlainName
     """The checkpoint's folder below `checkpoints/`."""
     step: int
     epoch: int | None
@@ -197,7 +231,7 @@ def decode(data: bytes, location: str) -> Manifest:
         raise DamagedManifestError(location, f"it is not JSON ({error})") from error
     version = fields.get("format") if isinstance(fields, dict) else None
     major = version.split(".")[0] if isinstance(version, str) else ""
-    if not major.isdigit():
+    if not (major.isascii() and major.isdigit()):
         raise DamagedManifestError(location, "it says no format version")
     if int(major) != FORMAT_MAJOR:
         raise UnsupportedFormatError(location, version, FORMAT_MAJOR)

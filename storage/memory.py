@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-from ..errors import NotARunError, ObjectExistsError, ObjectNotFoundError
+from ..errors import ConfigError, NotARunError, ObjectExistsError, ObjectNotFoundError, StorageError
 from .backend import Buffer, Capabilities, Entry
 
+_SCHEME = "memory://"
 _LOCK = threading.RLock()
 """One for all: fsspec keeps one store for the process."""
 
 
 def open_backend(url: str, storage_options: Mapping[str, Any]) -> MemoryBackend:
     """Return the backend for a `memory://` URL."""
-    return MemoryBackend(url.rstrip("/"), fsspec.filesystem("memory", **storage_options))
+    root = url.removeprefix(_SCHEME).strip("/")
+    return MemoryBackend(_SCHEME + root, fsspec.filesystem("memory", **storage_options))
 
 
 class MemoryBackend:
@@ -35,6 +37,8 @@ class MemoryBackend:
         self._root = filesystem._strip_protocol(url)  # noqa: SLF001 - fsspec's own way to split a URL
         if filesystem.isfile(self._root):
             raise NotARunError(url, "is a file, not a folder")
+        if any(filesystem.isfile(above) for above in _above(self._root)):
+            raise NotARunError(url, "cannot be used: a part of it is a file, not a folder")
 
     def put(self, key: str, chunks: Iterable[Buffer]) -> int:
         """Collect the stream, then create the object."""
@@ -44,8 +48,11 @@ class MemoryBackend:
 
     def put_file(self, key: str, path: str) -> None:
         """Read the file in and delete it."""
-        self.put_if_absent(key, Path(path).read_bytes())
-        Path(path).unlink()
+        try:
+            self.put_if_absent(key, Path(path).read_bytes())
+            Path(path).unlink()
+        except FileNotFoundError as error:
+            raise ObjectNotFoundError(path) from error
 
     def scratch(self) -> str:
         """Make a folder where the system keeps temporary ones."""
@@ -56,12 +63,12 @@ class MemoryBackend:
         with _LOCK:
             if self._fs.isfile(self._path(key)):
                 raise ObjectExistsError(self._where(key))
-            self._fs.pipe_file(self._path(key), data)
+            self._set(self._path(key), data, self._where(key))
 
     def replace(self, key: str, data: bytes) -> None:
         """Set under the lock."""
         with _LOCK:
-            self._fs.pipe_file(self._path(key), data)
+            self._set(self._path(key), data, self._where(key))
 
     def read(self, key: str) -> bytes:
         """Return the whole object."""
@@ -80,11 +87,9 @@ class MemoryBackend:
     def head(self, key: str) -> Entry:
         """Return size and time."""
         with _LOCK:
-            try:
-                found = self._fs.info(self._path(key))
-            except FileNotFoundError as error:
-                raise ObjectNotFoundError(self._where(key)) from error
-        return self._entry(key, found)
+            if not self._fs.isfile(self._path(key)):
+                raise ObjectNotFoundError(self._where(key))
+            return self._entry(key, self._fs.ls(self._path(key))[0])  # info() looks at every object there is
 
     def list(self, prefix: str) -> list[Entry]:
         """List under the lock."""
@@ -110,8 +115,15 @@ class MemoryBackend:
 
     def publish(self, source: str, url: str) -> None:
         """Copy the bytes to another `memory://` URL."""
+        if not url.startswith(_SCHEME):
+            raise ConfigError(f"{url} does not begin with {_SCHEME}, and a run in memory can place files only there.")
+        path = self._fs._strip_protocol(url)  # noqa: SLF001 - as above
         with _LOCK:
-            self._fs.pipe_file(self._fs._strip_protocol(url), self.read(source))  # noqa: SLF001 - as above
+            if self._fs.isdir(path):
+                raise StorageError(
+                    url, "is a folder, so no file can be placed there. Give a URL that ends in a file name."
+                )
+            self._set(path, self.read(source), url)
 
     def link(self, source: str, target: str) -> None:
         """Not offered: `capabilities.links` is False."""
@@ -132,6 +144,21 @@ class MemoryBackend:
         """Unknown."""
         return None
 
+    def append_to(self, key: str, data: bytes) -> None:
+        """Add `data` at the end of an object. Cost: that of `data`, however long the object is."""
+        with _LOCK:
+            path = self._path(key)
+            if not self._fs.isfile(path):
+                self._set(path, data, self._where(key))
+                return
+            with self._fs.open(path, "ab") as file:
+                file.write(data)
+
+    def _set(self, path: str, data: bytes, where: str) -> None:
+        if any(self._fs.isfile(above) for above in _above(path)):
+            raise NotARunError(where, "cannot be used: a part of it is a file, not a folder")
+        self._fs.pipe_file(path, data)
+
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}".rstrip("/")
 
@@ -143,6 +170,11 @@ class MemoryBackend:
         return Entry(key=key, size=found["size"], modified=getattr(created, "timestamp", lambda: created)())
 
 
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
 class MemoryAppender:
     """An object in memory that grows."""
 
@@ -151,12 +183,7 @@ class MemoryAppender:
 
     def write(self, data: bytes) -> None:
         """Append `data`."""
-        with _LOCK:
-            try:
-                before = self._backend.read(self._key)
-            except ObjectNotFoundError:
-                before = b""
-            self._backend.replace(self._key, before + data)
+        self._backend.append_to(self._key, data)
 
     def sync(self) -> None:
         """Nothing to do."""

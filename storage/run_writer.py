@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..errors import ConcurrentWriterError
 from . import commit, listing
 from .backend import Backend
-from .layout import BEST_HINT, BEST_LINK, data_prefix
+from .layout import BEST_HINT, BEST_LINK, data_prefix, index_sequence
 from .listing import Listing
 from .manifest import Artifact, CheckpointInfo, Manifest, info, seal
 from .run import best_of
@@ -42,7 +43,18 @@ class RunWriter:
 
     def commit(self, manifest: Manifest) -> CheckpointInfo:
         """Make a written checkpoint visible; see `commit.commit` for the order and the errors."""
-        nbytes = commit.commit(self.backend, manifest)
+        if any((index_sequence(key) or 0) >= manifest.sequence for key in self._index_keys):
+            # The newest commits were deleted, and their numbers are given out again: no index may describe those before.
+            listing.drop_indexes(self.backend)
+            self._index_keys = ()
+        try:
+            nbytes = commit.commit(self.backend, manifest)
+        except ConcurrentWriterError:
+            raise
+        except BaseException:
+            # The store may have it after all, or get it yet: the number is not given out a second time.
+            self._last_sequence = manifest.sequence
+            raise
         committed = info(manifest)
         self.checkpoints.append(committed)
         self._last_sequence = manifest.sequence
@@ -55,10 +67,6 @@ class RunWriter:
         going = set(sequences)
         if not going:
             return
-        if self._last_sequence in going:
-            # Its number is given out again after a restart: no index may still describe the one before.
-            listing.drop_indexes(self.backend)
-            self._index_keys = ()
         commit.retire(self.backend, [found for found in self.checkpoints if found.sequence in going])
         self.checkpoints = [found for found in self.checkpoints if found.sequence not in going]
 

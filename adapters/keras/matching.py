@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -20,7 +20,7 @@ class Pair:
     """A stored tensor and the variable it is for."""
 
     path: str
-    """The variable's."""
+    """In the checkpoint."""
     stored: Array
     variable: keras.Variable
 
@@ -64,7 +64,7 @@ def pairs(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> li
     """Return what belongs together; what has no counterpart is left out."""
     if here.keys() != stored.keys() and _differ_in_counters(here, stored):
         return [
-            Pair(path, array, variable) for (path, variable), array in zip(here.items(), stored.values(), strict=True)
+            Pair(path, array, variable) for (path, array), variable in zip(stored.items(), here.values(), strict=True)
         ]
     return [Pair(path, stored[path], variable) for path, variable in here.items() if path in stored]
 
@@ -79,11 +79,5 @@ def problems(here: Mapping[str, keras.Variable], stored: Mapping[str, Array], *,
     return found + [f"'{path}' is in the checkpoint and not in the {owner}" for path in stored if path not in here]
 
 
-def _differ_in_counters(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> bool:
-    return [_uncounted(path) for path in here] == [_uncounted(path) for path in stored] and all(
-        tuple(variable.shape) == array.shape for variable, array in zip(here.values(), stored.values(), strict=True)
-    )
-
-
-def _uncounted(path: str) -> str:
-    return _COUNTER.sub("", path)
+def _differ_in_counters(here: Iterable[str], stored: Iterable[str]) -> bool:
+    return [_COUNTER.sub("", path) for path in here] == [_COUNTER.sub("", path) for path in stored]

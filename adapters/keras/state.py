@@ -40,12 +40,11 @@ def mismatches(obj: Any, state: Any) -> list[str]:
     single = _single(obj)
     if single is not None:
         return list(matching.Pair("value", state, single).problems())
+    if isinstance(obj, keras.Layer | keras.optimizers.Optimizer) and not obj.built:
+        return [f"the {_owner(obj)} is not built; {_how_to_build(obj)} before it is restored"]
     if isinstance(obj, keras.Layer):
         attach(obj)
-    found = matching.problems(matching.named(_variables(obj)), state, owner=_owner(obj))
-    if found and isinstance(obj, keras.Layer | keras.optimizers.Optimizer) and not obj.built:
-        found.append(f"the {_owner(obj)} is not built: {_how_to_build(obj)} before it is restored")
-    return found
+    return matching.problems(matching.named(_variables(obj)), state, owner=_owner(obj))
 
 
 def restore(obj: Any, state: Any) -> None:
@@ -78,8 +77,8 @@ def check_built(layer: keras.Layer) -> None:
     """
     if not layer.built:
         raise StateError(
-            f"the Keras model '{layer.name}' is not built, so it has no weights to save or to restore. "
-            f"{_how_to_build(layer).capitalize()} first."
+            f"the Keras model '{layer.name}' is not built, so it has no weights to save or to restore yet. "
+            f"Before that, {_how_to_build(layer)}."
         )
 
 

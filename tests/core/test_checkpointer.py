@@ -463,7 +463,7 @@ class Breakable:
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_a_failed_save_is_told_at_the_next_call_and_harms_nothing(tmp_path, mode):
-    """The error of a save reaches the user at the next call at the latest; the older checkpoint stays; the best is saved later."""
+    """A failed save is told at the next call at the latest; the older checkpoint stays; the best is made good."""
     url, policy = str(tmp_path / "run"), CheckpointPolicy(monitor="val_loss", every_n_epochs=None)
     with Checkpointer(url, policy, weights=Weights(), mode=mode) as ckpt:
         ckpt.log(val_loss=3.0)

@@ -2,9 +2,10 @@
 
     python kill.py FOLDER MODE FIRST STEP LAST
 
-For each moment n of range(FIRST, LAST, STEP): a fresh run, a child killed at moment n, a second child that runs to the end. MODE says
-what a moment is: "call", a file-system call inside the run's folder; "step", a training step. Prints one line for each: n, whether
-the first child was killed, and the fingerprint of the final state. Moment -1 is never reached: an uninterrupted run.
+For each moment n of range(FIRST, LAST, STEP): a fresh run, a child killed at moment n, a second child that runs to the
+end. MODE says what a moment is: "call", a file-system call inside the run's folder; "step", a training step. Prints one
+line for each: n, whether the first child was killed, and the fingerprint of the final state. Moment -1 is never
+reached: an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def kill_at_call(n, folder):
 
     def hook(event, args):
         nonlocal seen
-        if event.split(".")[0] in ("open", "os", "mmap") and any(isinstance(arg, str) and folder in arg for arg in args):
+        if event.split(".")[0] in ("open", "os") and any(isinstance(arg, str) and folder in arg for arg in args):
             seen += 1
             if seen == n:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -64,7 +65,7 @@ def main():
     folder, mode = Path(sys.argv[1]), sys.argv[2]
     first, step, last = map(int, sys.argv[3:])
     data = trainer.images()
-    # What torch imports at the first step is imported once, before the forks; one thread, so nothing is lost by forking.
+    # What torch imports at the first step is imported once, before the forks; one thread, so forking loses nothing.
     trainer.torch.set_num_threads(1)
     model, optimizer, _ = trainer.build()
     trainer.train_epoch(model, optimizer, trainer.loaders(*data)[0])

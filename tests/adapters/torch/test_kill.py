@@ -30,7 +30,10 @@ def test_a_kill_after_any_training_step_changes_no_bit(tmp_path):
 
 @pytest.mark.parametrize(
     ("first", "step"),
-    [pytest.param(3, 7, id="sampled"), *(pytest.param(n, 4, id=f"all-{n}", marks=pytest.mark.slow) for n in (1, 2, 3, 4))],
+    [
+        pytest.param(3, 7, id="sampled"),
+        *(pytest.param(n, 4, id=f"all-{n}", marks=pytest.mark.slow) for n in (1, 2, 3, 4)),
+    ],
 )
 def test_a_kill_before_any_file_system_call_changes_no_bit(tmp_path, first, step):
     """Whatever call of a save, a commit or a retirement a process dies before, a restart leads to the same bits."""

@@ -16,7 +16,8 @@ from keepbest.errors import StateMismatchError, UnsupportedStateError
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
-    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
+    torch.bool,
     torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu,
 ]  # fmt: skip
 
@@ -27,13 +28,13 @@ def save(url, **objects):
     return keepbest.open_run(url).latest
 
 
+def bits(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
 def same(one, other):
     """Equal in dtype, shape and every bit; NaN equals NaN."""
-    return (
-        one.dtype == other.dtype
-        and one.shape == other.shape
-        and torch.equal(one.contiguous().reshape(-1).view(torch.uint8), other.contiguous().reshape(-1).view(torch.uint8))
-    )
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(bits(one), bits(other))
 
 
 class Holder(nn.Module):
@@ -112,7 +113,8 @@ def test_the_plain_models_keys_are_stored_whatever_wraps_it(tmp_path):
     }.items():
         checkpoint = save(str(tmp_path / name), model=wrapped)
         fresh = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-        safetensors.torch.load_model(fresh, tmp_path / name / "checkpoints" / checkpoint.name / "model.safetensors")
+        folder = tmp_path / name / "checkpoints" / checkpoint.name
+        safetensors.torch.load_model(fresh, folder / "model.safetensors")
         assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in plain.state_dict().items())
         with Checkpointer(str(tmp_path / name), model=torch.compile(fresh)) as ckpt:
             ckpt.resume()

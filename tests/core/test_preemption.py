@@ -1,0 +1,110 @@
+"""SIGTERM: training saves at its next boundary, hands the signal on, and ends; started again, it goes on from there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import keepbest
+
+LOOP = """
+import os, signal, sys
+import numpy as np
+from keepbest import Checkpointer, CheckpointPolicy
+
+{before}
+weights = {{"w": np.zeros(3)}}
+policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=None, on_improvement=False, at_end=False{policy})
+with Checkpointer(sys.argv[1], policy, weights=weights) as ckpt:
+    for epoch in ckpt.epochs(3):
+        for step in range(4):
+            weights["w"] = weights["w"] + 1
+            if (epoch, step) == (1, 2) and len(sys.argv) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                print("still here", flush=True)
+            {step}
+        ckpt.log(val_loss=1.0)
+print("ended", weights["w"][0])
+{after}
+"""
+
+
+def run(url, *arguments, before="", step="ckpt.log_step(loss=0.1)", after="", policy=""):
+    script = textwrap.dedent(LOOP).format(before=textwrap.dedent(before), step=step, after=after, policy=policy)
+    return subprocess.run(
+        [sys.executable, "-c", script, url, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_training_saves_and_exits(tmp_path):
+    """SIGTERM in the middle of an epoch saves after the step under way and exits with 143."""
+    url = str(tmp_path / "run")
+    done = run(url)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "still here\n"), done.stderr
+    latest = keepbest.open_run(url).latest
+    assert (latest.info.reasons, latest.epoch, latest.step) == (("signal",), 1, 7)
+    assert latest.load("weights")["w"].tolist() == [7.0] * 3
+
+
+def test_a_preempted_training_goes_on_in_its_epoch(tmp_path):
+    """Started again, the epoch that was under way is run again from the saved state, and a warning says so."""
+    url = str(tmp_path / "run")
+    run(url)
+    done = run(url, "again")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ended 15.0\n"  # 7, and the epochs 1 and 2 of 4 steps each
+    assert "in the middle of epoch 2" in done.stderr
+
+
+def test_a_loop_without_steps_saves_at_the_end_of_the_epoch(tmp_path):
+    """Where only log is called, that is the boundary."""
+    url = str(tmp_path / "run")
+    assert run(url, step="pass").returncode == 143
+    latest = keepbest.open_run(url).latest
+    assert (latest.epoch, latest.step, latest.metrics) == (1, 0, {"val_loss": 1.0})
+
+
+def test_the_handler_that_was_there_is_called_after_the_save(tmp_path):
+    """An existing handler still runs, once the checkpoint is safe."""
+    url = str(tmp_path / "run")
+    before = """
+    def mine(number, frame):
+        print("mine", number, bool(os.listdir(sys.argv[1] + "/commits")), flush=True)
+        sys.exit(7)
+    signal.signal(signal.SIGTERM, mine)
+    """
+    done = run(url, before=before)
+    assert (done.returncode, done.stdout) == (7, "still here\nmine 15 True\n"), done.stderr
+
+
+def test_an_ignored_signal_does_not_end_training(tmp_path):
+    """Who ignores SIGTERM gets the checkpoint and goes on."""
+    done = run(str(tmp_path / "run"), before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    assert (done.returncode, done.stdout) == (0, "still here\nended 12.0\n"), done.stderr
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    """Whoever cannot wait sends it twice."""
+    before = "import time"
+    step = (
+        "os.kill(os.getpid(), signal.SIGTERM) if (epoch, step) == (1, 2) and len(sys.argv) == 2 else ckpt.log_step(l=1)"
+    )
+    done = run(str(tmp_path / "run"), before=before, step=step)
+    assert done.returncode == 143
+    assert not list((tmp_path / "run").rglob("commits/*.json"))
+
+
+@pytest.mark.parametrize(
+    "policy", ["", ", on_sigterm=False, on_exception=True"], ids=["after the loop", "switched off"]
+)
+def test_the_signal_is_given_back(tmp_path, policy):
+    """After the loop, or if the policy does not want it, SIGTERM ends the process as it always did."""
+    step = "pass" if policy else "None"
+    after = "os.kill(os.getpid(), signal.SIGTERM); print('never printed')"
+    done = run(str(tmp_path / "run"), "again", step=step, after=after, policy=policy)
+    assert done.returncode == -signal.SIGTERM
+    assert "never printed" not in done.stdout
