@@ -10,7 +10,8 @@
     ├── MetricError (ValueError)                a logged value cannot be judged
     │   ├── MissingMetricError (KeyError)       the monitored metric was not logged
     │   ├── MetricValueError (TypeError)        a string, a vector without a reduction, …
-    │   └── NonFiniteMetricError                NaN or infinity where the policy says raise
+    │   ├── NonFiniteMetricError                NaN or infinity where the policy says raise
+    │   └── PlaceholderError (KeyError)         a file's name asks for a metric that was not logged
     ├── StateError                              state that cannot be captured or restored
     │   ├── UnsupportedStateError (TypeError)   neither tensor nor plain data, at a named path
     │   └── StateMismatchError (ValueError)     shapes, dtypes or keys differ; nothing was restored
@@ -156,6 +157,17 @@ class NonFiniteMetricError(MetricError):
         super().__init__(
             f"the monitored metric '{metric}' is {value} in epoch {epoch + 1} (step {step}). The best checkpoint is "
             "unharmed. Lower the learning rate or look at the data; on_nonfinite='warn' would train on."
+        )
+
+
+class PlaceholderError(MetricError, KeyError):
+    """A file's name has a placeholder, such as `{val_loss:.2f}`, for what was not logged."""
+
+    def __init__(self, filepath: str, placeholder: str, logged: Iterable[str]) -> None:
+        self.filepath, self.placeholder, self.logged = filepath, placeholder, tuple(logged)
+        super().__init__(
+            f'Failed to format this callback filepath: "{filepath}". Reason: \'{placeholder}\' was not logged. '
+            f"Logged: {_listed(self.logged)}.{did_you_mean(placeholder, self.logged)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""JAX: its arrays as leaves in any state. They never change, so a training's parameters are handed over in a dict, by name."""
+"""JAX: its arrays as leaves in any state. They never change, so parameters are handed over in a dict of one's own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,7 +20,7 @@ NAME = "jax"
 TENSOR_FILE_METADATA: dict[str, str] = {}
 
 
-def role(obj: Any) -> Role | None:  # noqa: ARG001: an array cannot be set in place, so none can be an object of its own
+def role(obj: Any) -> Role | None:  # noqa: ARG001 - an array cannot be set in place, so none can be an object of its own
     """Nothing of JAX is an object with state: everything is for the generic protocol."""
     return None
 
@@ -47,7 +48,9 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     if isinstance(value, jax.core.Tracer):
         raise UnsupportedStateError(path, value, why="is a tracer: it has no value inside of a transformed function")
     if not value.is_fully_addressable:
-        raise UnsupportedStateError(path, value, why="is spread over several processes, and this one sees only a part of it")
+        raise UnsupportedStateError(
+            path, value, why="is spread over several processes, and this one sees only a part of it"
+        )
     return numpy_source(np.asarray(value), path)
 
 
@@ -74,8 +77,6 @@ def restore_rng(state: Any) -> None:
 def _x64() -> AbstractContextManager[Any]:
     if hasattr(jax, "enable_x64"):
         found: AbstractContextManager[Any] = jax.enable_x64(True)
-    else:  # before JAX 0.8
-        from jax.experimental import enable_x64  # noqa: PLC0415
-
-        found = enable_x64()
+    else:  # JAX before 0.8
+        found = jax.experimental.enable_x64()  # type: ignore[attr-defined]
     return found

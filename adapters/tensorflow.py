@@ -1,4 +1,4 @@
-"""TensorFlow: its tensors as leaves in any state, its variables and generators as objects. Keras models are the keras adapter's."""
+"""TensorFlow: tensors as leaves in any state, variables and generators as objects; models are the Keras adapter's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def mismatches(obj: Any, state: Any) -> list[str]:
     if not isinstance(obj, tf.random.Generator):
         return _tensor_problems(obj, state)
     if int(obj.algorithm) != state["algorithm"]:
-        return [f"the generator's algorithm is number {state['algorithm']} in the checkpoint, {int(obj.algorithm)} here"]
+        return [
+            f"the generator's algorithm is number {state['algorithm']} in the checkpoint, {int(obj.algorithm)} here"
+        ]
     return _tensor_problems(obj.state, state["state"])
 
 
@@ -90,7 +92,8 @@ def defer(value: Any) -> Any:
 def capture_rng() -> Any:
     """Return the state of the global generator if there is one; asking TensorFlow for it would make one.
 
-    What `tf.random.set_seed` governs (`tf.random.shuffle`, `Dataset.shuffle`) counts in places that TensorFlow shows to nobody.
+    What `tf.random.set_seed` governs (`tf.random.shuffle`, `Dataset.shuffle`) is counted where TensorFlow shows it to
+    nobody.
     """
     held = _global_generator()
     return None if held is None else capture(held)

@@ -7,11 +7,11 @@ from typing import Any, TypedDict
 
 import click
 
-from ..storage.gc import GRACE, Orphan, Report, collect
+from ..storage.gc import GRACE, Orphan, Report
 from ..storage.layout import commit_key, temporary_of
 from ..storage.run import open_run
 from . import machine, screen, words
-from .options import Duration, run_verb
+from .options import duration, run_verb
 
 
 class OrphanJson(TypedDict):
@@ -48,8 +48,8 @@ class GcJson(TypedDict):
 @run_verb
 @click.option(
     "--grace",
-    type=Duration(),
-    default=GRACE,
+    callback=duration,
+    default=f"{GRACE:g}s",
     metavar="TIME",
     help="Leave alone what changed within this time: it may belong to a save under way. Seconds, or 90s, 15m, 1h, 7d. "
     "[default: 1h]",
@@ -68,7 +68,7 @@ def gc(
     """
     run = open_run(url, storage_options=storage_options)
     listing = run.listing()
-    report = collect(run.backend, listing, grace=grace, dry_run=dry_run)
+    report = run.gc(grace=grace, dry_run=dry_run)
     damaged = [commit_key(sequence) for sequence, _ in listing.damaged]
     if as_json:
         machine.emit("gc/1", _to_json(run.url, report, grace, damaged))

@@ -11,6 +11,9 @@ import click
 
 from .app import TRACEBACK
 
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)")
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
 _Command = Callable[..., Any]
 
 
@@ -43,21 +46,12 @@ def run_verb(function: _Command) -> _Command:
     return function
 
 
-class Duration(click.ParamType[float]):
-    """A span of time: seconds, or a number with s, m, h or d."""
-
-    name = "duration"
-    _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - a constant
-    _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
-        if isinstance(value, int | float):
-            return float(value)
-        match = self._FORM.fullmatch(value.strip())
-        if match is None:
-            self.fail(f"{value!r} is no span of time. Write seconds, or 90s, 15m, 1h, 7d.", param, ctx)
-        return float(match[1]) * self._UNITS[match[2]]
+def duration(ctx: click.Context, param: click.Parameter, text: str) -> float:
+    """Return the seconds in a span of time: seconds, or a number with s, m, h or d. A callback for an option."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no span of time. Write seconds, or 90s, 15m, 1h, 7d.", ctx, param)
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _storage_options(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:

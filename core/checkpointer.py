@@ -16,7 +16,7 @@ from ..storage.history import History
 from ..storage.run import Run
 from . import preflight, restoring, rng, snapshot
 from .caller import warn_caller
-from .decision import Decision, decision
+from .decision import Decision
 from .monitor import MetricMonitor
 from .policy import CheckpointPolicy
 from .position import Position
@@ -178,8 +178,8 @@ class Checkpointer:
         merged = {**metrics, **named} if metrics else named
         verdicts = self._training.close_epoch(merged, epoch=epoch, step=step)
         reasons = self._save_if_due("epoch", improved=self._tracker.improved(verdicts, self.monitors))
-        made = decision(verdicts, reasons)
-        _log.debug("epoch.decided step=%d %s", self.position.step, made.reason)
+        made = Decision(verdicts=verdicts, save_reasons=reasons)
+        _log.debug("epoch.decided step=%d %s", self.position.step, made)
         self._end_if_preempted()
         return made
 
@@ -282,8 +282,11 @@ class Checkpointer:
         self._writer.wait()
         self._surface()
 
-    def close(self) -> None:
+    def close(self, *, save: bool = True) -> None:
         """Save at the end if the policy says so and training went on since the last save; wait; let go of everything.
+
+        Args:
+            save: False saves no more: training was broken off, and nobody knows what the objects hold by now.
 
         Raises:
             SaveFailedError: a save failed that nobody was told of yet.
@@ -291,7 +294,8 @@ class Checkpointer:
         if self._closed:
             return
         try:
-            self._save_unless_restored("end")
+            if save:
+                self._save_unless_restored("end")
             self.wait()
         finally:
             self._release()

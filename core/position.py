@@ -31,9 +31,9 @@ class Position:
         return Position(next_epoch=closed + 1, step=self.step if step is None else step)
 
     def after_step(self, step: int | None) -> Position:
-        """Return the position after one step was closed."""
+        """Return the position after one step was closed, or as many as the loop says."""
         closed = self.step + 1 if step is None else step
-        return replace(self, step=closed, steps_in_epoch=self.steps_in_epoch + 1)
+        return replace(self, step=closed, steps_in_epoch=self.steps_in_epoch + max(1, closed - self.step))
 
     def to_json(self) -> dict[str, int]:
         """Return plain data for the state file."""

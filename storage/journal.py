@@ -11,12 +11,17 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from ..errors import ObjectNotFoundError
+from ..errors import ObjectNotFoundError, StorageError
 from .backend import Appender, Backend
 from .history import History, Row
 from .layout import JOURNAL
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""Made once: json.dumps would make an encoder for every row."""
+
+_KINDS: dict[str, Literal["epoch", "step"]] = {"epoch": "epoch", "step": "step"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,11 @@ class Journal:
             if _ends_torn(self._backend):
                 # A crash cut the last line short; a new line keeps it from swallowing ours.
                 self._appender.write(b"\n")
-        self._appender.write(json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        try:
+            self._appender.write(_encode(line).encode() + b"\n")
+        except StorageError:
+            self.close()  # the line may be torn: opened anew, the journal is looked at again
+            raise
         self._rows += 1
 
     def sync(self) -> None:
@@ -90,22 +99,26 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
         text = backend.read(JOURNAL)
     except ObjectNotFoundError:
         return History()
-    branches: dict[str, dict[int, Mapping[str, Any]]] = {}
+    branches: dict[str, dict[int, Row]] = {}
+    parents: dict[str, Mark] = {}
     last: Mark | None = None
     for line in text.split(b"\n"):
         parsed = _parse(line)
-        if parsed is not None:
-            branches.setdefault(parsed["branch"], {})[parsed["row"]] = parsed
-            last = Mark(branch=parsed["branch"], rows=parsed["row"] + 1)
+        if parsed is None:
+            continue
+        place, parent, row = parsed
+        branches.setdefault(place.branch, {})[place.rows] = row
+        if parent is not None:
+            parents[place.branch] = parent
+        last = Mark(branch=place.branch, rows=place.rows + 1)
     rows: list[Row] = []
     seen: set[str] = set()
-    place = mark or last
-    while place is not None and place.branch not in seen:
-        seen.add(place.branch)  # a journal someone altered must not send us round in circles
-        branch = branches.get(place.branch, {})
-        rows.extend(_row(branch[number]) for number in reversed(range(place.rows)) if number in branch)
-        parent = branch.get(0, {}).get("from")
-        place = Mark(branch=parent["branch"], rows=parent["rows"]) if parent else None
+    end = mark or last
+    while end is not None and end.branch not in seen:
+        seen.add(end.branch)  # a journal someone altered must not send us round in circles
+        branch = branches.get(end.branch, {})
+        rows.extend(branch[number] for number in sorted(branch, reverse=True) if number < end.rows)
+        end = parents.get(end.branch)
     return History(reversed(rows))
 
 
@@ -122,20 +135,25 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float | str]:
     return {name: value if value - value == 0 else repr(value) for name, value in metrics.items()}
 
 
-def _parse(line: bytes) -> Mapping[str, Any] | None:
+def _parse(line: bytes) -> tuple[Mark, Mark | None, Row] | None:
+    """Return a row, the place before it and the place its branch began at; None for a line that was cut short."""
     try:
         parsed = json.loads(line)
-    except ValueError:
+        row = Row(
+            kind=_KINDS[parsed["kind"]],
+            epoch=int(parsed["epoch"]),
+            step=int(parsed["step"]),
+            time=float(parsed["time"]),
+            metrics={name: float(value) for name, value in parsed["metrics"].items()},
+        )
+        return _mark(parsed["branch"], parsed["row"]), _parent(parsed.get("from")), row
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    whole = isinstance(parsed, dict) and isinstance(parsed.get("branch"), str) and isinstance(parsed.get("row"), int)
-    return parsed if whole else None
 
 
-def _row(line: Mapping[str, Any]) -> Row:
-    return Row(
-        kind=line["kind"],
-        epoch=line["epoch"],
-        step=line["step"],
-        time=line["time"],
-        metrics={name: float(value) for name, value in line["metrics"].items()},
-    )
+def _parent(found: Mapping[str, Any] | None) -> Mark | None:
+    return None if found is None else _mark(found["branch"], found["rows"])
+
+
+def _mark(branch: Any, rows: Any) -> Mark:
+    return Mark(branch=str(branch), rows=int(rows))

@@ -92,10 +92,10 @@ class LocalBackend:
 
     def put_file(self, key: str, path: str) -> None:
         """Fsync the file and move it in; copy it if it lies on another file system."""
+        with self._translated(path, "read"), open(path, "rb") as file:
+            os.fsync(file.fileno())
         target = self._make_room(key)
         with self._translated(target, "write"):
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
             _link_or_copy(path, target)
             self._changed(target)
             os.unlink(path)
@@ -172,7 +172,10 @@ class LocalBackend:
                 _remove(path)
             self._changed(path)
             folder = os.path.dirname(key)
-            while folder and f"{folder}/" not in {CHECKPOINTS, COMMITS}:  # these stay: a writer may be about to use them
+            while folder and f"{folder}/" not in {
+                CHECKPOINTS,
+                COMMITS,
+            }:  # these stay: a writer may be about to use them
                 folders.add(self._path(folder))
                 folder = os.path.dirname(folder)
         for folder in sorted(folders, reverse=True):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import AmbiguousNameError, CheckpointNotFoundError, DamagedError, NotARunError
+from ..errors import AmbiguousNameError, CheckpointNotFoundError, NotARunError
 from . import gc, verify
 from .backend import Backend, open_backend
 from .checkpoint import Checkpoint
@@ -65,7 +66,7 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints, oldest first. Damaged manifests are left out, with one warning that names them."""
-        return [Checkpoint(self.backend, found) for found in _undamaged(self.listing(), self.url)]
+        return self._readable(stacklevel=3)
 
     @property
     def latest(self) -> Checkpoint:
@@ -92,7 +93,7 @@ class Run:
         Raises:
             CheckpointNotFoundError: the run holds none that was ranked.
         """
-        return self.best_by(None)
+        return self._best(None, stacklevel=4)
 
     def best_by(self, monitor: str | None) -> Checkpoint:
         """Return the best checkpoint by `monitor`, a metric's name (None: the primary one); of equals the earliest.
@@ -100,12 +101,7 @@ class Run:
         Raises:
             CheckpointNotFoundError: no checkpoint was ranked by it.
         """
-        held = _undamaged(self.listing(), self.url)
-        found = best_of(held, monitor)
-        if found is None:
-            wanted = "best" if monitor is None else f"best by {monitor}"
-            raise CheckpointNotFoundError(wanted, self.url, [unranked.name for unranked in held])
-        return Checkpoint(self.backend, found)
+        return self._best(monitor, stacklevel=4)
 
     def get(self, which: str | int) -> Checkpoint:
         """Return one checkpoint: "best", "latest", a name or its unique beginning, or a sequence number.
@@ -114,10 +110,10 @@ class Run:
             CheckpointNotFoundError: there is none; AmbiguousNameError: the beginning fits several.
         """
         if which == "best":
-            return self.best
+            return self._best(None, stacklevel=4)
         if which == "latest":
             return self.latest
-        held = self.checkpoints()
+        held = self._readable(stacklevel=3)
         text = str(which)
         exact = [found for found in held if text in (found.name, str(found.sequence))]
         close = exact or [found for found in held if isinstance(which, str) and found.name.startswith(text)]
@@ -144,7 +140,7 @@ class Run:
 
         A save under way is younger than its grace: do not go below the longest time a single file takes to write.
         """
-        return gc.collect(self.backend, self.listing(), grace=grace, dry_run=dry_run)
+        return gc.collect(self.backend, grace=grace, dry_run=dry_run)
 
     def publish(self, checkpoint: Checkpoint, file: str, url: str) -> None:
         """Place one file of a checkpoint at an exact path, atomically replacing what is there.
@@ -153,6 +149,24 @@ class Run:
         retired.
         """
         self.backend.publish(data_key(checkpoint.name, file), url)
+
+    def _best(self, monitor: str | None, *, stacklevel: int) -> Checkpoint:
+        held = self._readable(stacklevel=stacklevel)
+        found = best_of([checkpoint.info for checkpoint in held], monitor)
+        if found is None:
+            wanted = "best" if monitor is None else f"best by {monitor}"
+            raise CheckpointNotFoundError(wanted, self.url, [unranked.name for unranked in held])
+        return Checkpoint(self.backend, found)
+
+    def _readable(self, *, stacklevel: int) -> list[Checkpoint]:
+        held = self.listing()
+        if held.damaged:
+            warnings.warn(
+                f"{len(held.damaged)} manifest(s) of {self.url} cannot be read and their checkpoints are left out; the "
+                f"first: {held.damaged[0][1]}",
+                stacklevel=stacklevel,
+            )
+        return [Checkpoint(self.backend, found) for found in held.checkpoints]
 
 
 def newest_complete(checkpoints: Sequence[CheckpointInfo]) -> CheckpointInfo | None:
@@ -172,22 +186,9 @@ def best_of(checkpoints: Sequence[CheckpointInfo], monitor: str | None) -> Check
     best_value = 0.0
     for found in checkpoints:
         score = found.score(monitor)
-        if score is None or score.value is None:
+        if score is None or score.value is None or not math.isfinite(score.value):
             continue
         value = score.value if score.mode == "min" else -score.value
         if best is None or value < best_value:
             best, best_value = found, value
     return best
-
-
-def _undamaged(held: Listing, url: str) -> tuple[CheckpointInfo, ...]:
-    if held.damaged:
-        _warn(url, [error for _, error in held.damaged])
-    return held.checkpoints
-
-
-def _warn(url: str, errors: Sequence[DamagedError]) -> None:
-    warnings.warn(
-        f"{len(errors)} manifest(s) of {url} cannot be read and their checkpoints are left out; the first: {errors[0]}",
-        stacklevel=4,
-    )

@@ -44,7 +44,7 @@ class RunWriter:
     def commit(self, manifest: Manifest) -> CheckpointInfo:
         """Make a written checkpoint visible; see `commit.commit` for the order and the errors."""
         if any((index_sequence(key) or 0) >= manifest.sequence for key in self._index_keys):
-            # The newest commits were deleted, and their numbers are given out again: no index may describe those before.
+            # The newest were deleted, and their numbers are given out again: no index may describe those before.
             listing.drop_indexes(self.backend)
             self._index_keys = ()
         try:

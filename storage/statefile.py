@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DamagedFileError
 from .arrays import Converter
+from .layout import STATE_FILE
 from .tensorfile import TensorSpec, TensorView
-from .typedjson import Json, decode
+from .typedjson import Json, decode, tensors_in
 
 Role = Literal["weights", "optimizer", "state"]
 
@@ -46,7 +47,7 @@ class StateFile(BaseModel):
 def dump(objects: Mapping[str, ObjectRecord], training: Mapping[str, Json]) -> bytes:
     """Return the bytes of a state file."""
     content = {"objects": {name: record.model_dump() for name, record in objects.items()}, "training": dict(training)}
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
 def parse(data: bytes, location: str) -> StateFile:
@@ -83,47 +84,44 @@ def restore(record: ObjectRecord, tensors: Mapping[str, TensorView], convert: Ca
         record: the object.
         tensors: those of its file, by name.
         convert: from a framework's tag to what makes its tensors.
+
+    Raises:
+        DamagedFileError: the state refers to a tensor that is not among them.
     """
-
-    def tensor(tag: str, payload: Json) -> Any:
-        if isinstance(payload, str):
-            return convert(tag)(tensors[payload], None)
-        logical = payload.get("as")
-        if "name" in payload:
-            return convert(tag)(tensors[payload["name"]], logical)
-        data = memoryview(bytearray(base64.b64decode(payload["data"])))
-        spec = TensorSpec(name="", dtype=payload["dtype"], shape=tuple(payload["shape"]))
-        return convert(tag)(TensorView(spec=spec, data=data), logical)
-
-    return decode(record.state, tensor)
+    return decode(record.state, lambda tag, payload: tensor(payload, tensors, convert(tag)))
 
 
-def references(record: ObjectRecord) -> dict[str, tuple[str, str | None]]:
-    """Return the tensors that lie in the object's file: by key of the state dict, or by stored name where nested.
+def tensor(payload: Json, tensors: Mapping[str, TensorView], convert: Converter) -> Any:
+    """Return the tensor that a reference, or an inline payload, stands for."""
+    logical = payload.get("as") if isinstance(payload, dict) else None
+    name = stored_name(payload)
+    if name is not None:
+        if name not in tensors:
+            raise DamagedFileError(STATE_FILE, "it speaks of it, and the tensor file does not have it", tensor=name)
+        return convert(tensors[name], logical)
+    data = memoryview(bytearray(base64.b64decode(payload["data"])))
+    spec = TensorSpec(name="", dtype=payload["dtype"], shape=tuple(payload["shape"]))
+    return convert(TensorView(spec=spec, data=data), logical)
 
-    The value is the name in the file, which tied tensors share, and the logical dtype.
+
+def references(record: ObjectRecord) -> dict[str, Json]:
+    """Return what refers to each tensor of the object, inline ones too: by the keys on the way to it, joined by dots.
+
+    Where two ways read the same, the second is called "name~2", as in the tensor file.
     """
-    found: dict[str, tuple[str, str | None]] = {}
-
-    def note(_tag: str, payload: Json) -> None:
-        stored = _stored(payload)
-        if stored is not None:
-            found.setdefault(stored[0], stored)
-
-    items = record.state.items() if isinstance(record.state, dict) else ()
-    for key, item in items:
-        payload = next(iter(item.values())) if isinstance(item, dict) and len(item) == 1 else None
-        stored = _stored(payload)
-        if stored is not None and next(iter(item)).startswith("$"):
-            found[key] = stored
-        else:
-            decode(item, note)
+    found: dict[str, Json] = {}
+    for path, payload in tensors_in(record.state):
+        key, number = path, 1
+        while key in found:
+            number += 1
+            key = f"{path}~{number}"
+        found[key] = payload
     return found
 
 
-def _stored(payload: Json) -> tuple[str, str | None] | None:
+def stored_name(payload: Json) -> str | None:
+    """Return the name in the object's file that `payload` refers to, which tied tensors share; None if it is inline."""
     if isinstance(payload, str):
-        return payload, None
-    if isinstance(payload, dict) and "name" in payload:
-        return payload["name"], payload.get("as")
-    return None
+        return payload
+    name: str | None = payload.get("name")
+    return name

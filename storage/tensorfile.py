@@ -90,7 +90,7 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> TensorFile
 
 
 def write(backend: Backend, key: str, file: TensorFilePlan, data: memoryview) -> Artifact:
-    """Stream a tensor file to `key` and return its record; one pass over `data`, no copy.
+    """Stream a tensor file to `key` and return its record; no copy of `data`, which is hashed on the way.
 
     Args:
         backend: where to.
@@ -128,7 +128,7 @@ def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | 
     assert artifact.tensors is not None
     assert artifact.data_start is not None
     start = artifact.data_start
-    records = artifact.tensors if names is None else {name: artifact.tensors[name] for name in names}
+    records = artifact.tensors if names is None else _named(artifact.tensors, names, _where(backend, key))
     ranges = [(start + record.offsets[0], start + record.offsets[1]) for record in records.values()]
     if names is None:
         ranges.append((0, start))
@@ -156,8 +156,21 @@ def _chunks(header: bytes, data: memoryview, whole: Hasher) -> Iterator[bytes | 
         yield chunk
 
 
+def _named(tensors: Mapping[str, TensorRecord], names: Sequence[str], location: str) -> dict[str, TensorRecord]:
+    for name in names:
+        if name not in tensors:
+            raise DamagedFileError(location, "the manifest does not list it", tensor=name)
+    return {name: tensors[name] for name in names}
+
+
 def _checked(location: str, name: str, record: TensorRecord, view: memoryview) -> memoryview:
-    expected = record.offsets[1] - record.offsets[0]
+    if record.dtype not in ITEM_BYTES:
+        raise DamagedFileError(
+            location, f"this version of keepbest does not know its dtype {record.dtype}", tensor=name
+        )
+    expected = ITEM_BYTES[record.dtype] * math.prod(record.shape)
+    if record.offsets[1] - record.offsets[0] != expected:
+        raise DamagedFileError(location, "the manifest contradicts itself about its size", tensor=name)
     if len(view) != expected:
         raise DamagedFileError(location, f"it ends after {len(view)} of {expected} bytes", tensor=name)
     if digest(view) != record.digest:

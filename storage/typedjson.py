@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import UnsupportedStateError
@@ -19,7 +19,8 @@ TensorEncoder = Callable[[str, Any], "tuple[str, Json] | None"]
 TensorDecoder = Callable[[str, Json], Any]
 """Given the framework's tag and what the encoder returned: the tensor."""
 
-_MAX_DEPTH = 200
+_MAX_DEPTH = 100
+"""Levels. Each takes four of Python's 1000 frames, and the caller may be deep down already."""
 
 
 def encode(value: Any, path: str, tensor: TensorEncoder) -> Json:
@@ -53,15 +54,15 @@ def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  
     if kind is dict:
         if all(type(key) is str and not key.startswith("$") for key in value):
             return {key: inner(item, f".{key}") for key, item in value.items()}
-        return {"$dict": _pairs(value, path, inner)}
+        return {"$dict": _pairs(value, path, tensor, depth)}
     if kind is OrderedDict:
-        return {"$ordered": _pairs(value, path, inner)}
+        return {"$ordered": _pairs(value, path, tensor, depth)}
     if kind is Counter:
-        return {"$counter": _pairs(value, path, inner)}
+        return {"$counter": _pairs(value, path, tensor, depth)}
     if kind is tuple:
         return {"$tuple": [inner(item, f".{i}") for i, item in enumerate(value)]}
     if kind in (set, frozenset):
-        return {f"${kind.__name__}": [inner(item, ".{}") for item in sorted(value, key=repr)]}
+        return {f"${kind.__name__}": [_encode_hashable(item, path + ".{}", depth) for item in sorted(value, key=repr)]}
     if kind is deque:
         return {"$deque": [[inner(item, f".{i}") for i, item in enumerate(value)], value.maxlen]}
     if kind in (bytes, bytearray):
@@ -75,11 +76,22 @@ def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  
     return {f"${tag}": payload}
 
 
-def _pairs(value: Mapping[Any, Any], path: str, inner: Callable[[Any, str], Json]) -> list[list[Json]]:
+def _encode_hashable(value: Any, path: str, depth: int) -> Json:
+    # A tensor is not told apart by its value, and comes back as an array, which no set and no dict takes as a key.
+    def refuse(where: str, found: Any) -> None:
+        raise UnsupportedStateError(where, found, why="cannot be in a set, or in the key of a dict, in saved state")
+
+    return _encode(value, path, refuse, depth + 1)
+
+
+def _pairs(value: Mapping[Any, Any], path: str, tensor: TensorEncoder, depth: int) -> list[list[Json]]:
     for key in value:
         if type(key) not in (str, int, float, bool, tuple, type(None)):
             raise UnsupportedStateError(f"{path}[{key!r}]", key, why="cannot be the key of a dict in saved state")
-    return [[inner(key, f".{key}"), inner(item, f".{key}")] for key, item in value.items()]
+    return [
+        [_encode_hashable(key, f"{path}.{key}", depth), _encode(item, f"{path}.{key}", tensor, depth + 1)]
+        for key, item in value.items()
+    ]
 
 
 def decode(value: Json, tensor: TensorDecoder) -> Any:
@@ -101,6 +113,28 @@ def decode(value: Json, tensor: TensorDecoder) -> Any:
     if plain is None:
         return tensor(tag[1:], payload)
     return plain(payload, lambda item: decode(item, tensor))
+
+
+def tensors_in(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
+    """Yield for each tensor the keys on the way to it, joined by dots, and what `encode`'s own `tensor` returned."""
+
+    def inside(items: Iterable[tuple[Any, Json]]) -> Iterator[tuple[str, Json]]:
+        for key, item in items:
+            yield from tensors_in(item, f"{path}.{key}" if path else str(key))
+
+    if isinstance(value, list):
+        yield from inside(enumerate(value))
+    elif isinstance(value, dict):
+        tag = next(iter(value), "")
+        payload: Json = value.get(tag)
+        if len(value) != 1 or not tag.startswith("$"):
+            yield from inside(value.items())
+        elif tag not in _DECODERS:
+            yield path or "value", payload
+        elif tag in {"$dict", "$ordered", "$counter"}:
+            yield from inside((decode(key, lambda _tag, _payload: None), item) for key, item in payload)
+        elif tag in {"$tuple", "$deque"}:
+            yield from inside(enumerate(payload if tag == "$tuple" else payload[0]))
 
 
 _DECODERS: dict[str, Callable[[Json, Callable[[Json], Any]], Any]] = {

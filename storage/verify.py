@@ -134,8 +134,11 @@ def _tensor_file_faults(view: memoryview, artifact: Artifact) -> Iterator[tuple[
 
 def _header_agrees(header: bytes, artifact: Artifact) -> bool:
     """Compare what safetensors' own readers will see with what the manifest says."""
-    table = json.loads(header[8:])
-    table.pop("__metadata__", None)
+    try:
+        table = json.loads(header[8:])
+        table.pop("__metadata__", None)
+    except (ValueError, AttributeError):
+        return False
     return bool(
         table
         == {

@@ -1,9 +1,9 @@
-"""Matching: which stored tensor belongs to which variable; by path, or by order where Keras only counted its names differently."""
+"""Matching: which stored tensor belongs to which variable: by path, or by rank where Keras only counted otherwise."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -40,7 +40,7 @@ class Pair:
     def _counts_otherwise(self) -> bool:
         """Say whether both are integers, of another width here, into which every value fits.
 
-        The seed of a generator is uint32 on JAX, int64 on TensorFlow, int32 on PyTorch; the step of an optimizer differs likewise.
+        The seed of a generator is uint32 on JAX, int64 on TensorFlow, int32 on PyTorch; an optimizer's step too.
         """
         stored, here = self.stored.dtype, dtype_of(self.variable)
         if stored.kind not in "iu" or not here.startswith(("int", "uint")) or stored.name == here:
@@ -62,10 +62,11 @@ def named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
 
 def pairs(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> list[Pair]:
     """Return what belongs together; what has no counterpart is left out."""
-    if here.keys() != stored.keys() and _differ_in_counters(here, stored):
-        return [
-            Pair(path, array, variable) for (path, array), variable in zip(stored.items(), here.values(), strict=True)
-        ]
+    if here.keys() != stored.keys():
+        ours, theirs = sorted(here, key=_rank), sorted(stored, key=_rank)
+        if [_rank(path)[0] for path in ours] == [_rank(path)[0] for path in theirs]:
+            belonging = dict(zip(ours, theirs, strict=True))
+            return [Pair(belonging[path], stored[belonging[path]], variable) for path, variable in here.items()]
     return [Pair(path, stored[path], variable) for path, variable in here.items() if path in stored]
 
 
@@ -79,5 +80,6 @@ def problems(here: Mapping[str, keras.Variable], stored: Mapping[str, Array], *,
     return found + [f"'{path}' is in the checkpoint and not in the {owner}" for path in stored if path not in here]
 
 
-def _differ_in_counters(here: Iterable[str], stored: Iterable[str]) -> bool:
-    return [_COUNTER.sub("", path) for path in here] == [_COUNTER.sub("", path) for path in stored]
+def _rank(path: str) -> tuple[str, list[int]]:
+    """Return the path without counters, and the counters: of layers of one kind, the one made first comes first."""
+    return _COUNTER.sub("", path), [int(match[1:]) for match in _COUNTER.findall(path)]

@@ -29,6 +29,6 @@ def restore_rng(state: Any) -> None:
 
 
 def _attributes() -> Any:
-    from keras.src.backend.common import global_state  # noqa: PLC0415: Keras has no public way that does not make one
+    from keras.src.backend.common import global_state  # noqa: PLC0415 - Keras has no public way that does not make one
 
     return global_state

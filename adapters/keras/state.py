@@ -1,4 +1,4 @@
-"""State: what of a Keras object is saved and restored. Variables are captured by reference and matched by their paths."""
+"""State: what of a Keras object is saved and restored. Variables are captured by reference, and matched by path."""
 
 from __future__ import annotations
 

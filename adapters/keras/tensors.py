@@ -1,4 +1,4 @@
-"""Tensors: the values of Keras variables, read and written by the adapter of the backend they live on, found in core's registry."""
+"""Tensors: the values of Keras variables, read and written by the adapter of the backend they live on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Array = np.ndarray[Any, Any]
 def tensor(value: Any, path: str) -> TensorSource | None:
     """Return how to read a variable into host memory.
 
-    On TensorFlow and JAX the value is held as it is now, and assigning later does not reach it; on PyTorch it is read when copied.
+    On TensorFlow and JAX the value is held as it is now, and assigning later does not reach it; on PyTorch it is read
+    when it is copied.
     """
     if not isinstance(value, keras.Variable):
         return None
@@ -27,7 +28,9 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     adapter = adapter_of(held)
     source = numpy_source(np.asarray(held), path) if adapter is None else adapter.tensor(held, path)
     if source is None:
-        raise UnsupportedStateError(path, value, why=f"whose value is a {type(held).__name__} cannot be stored as a tensor")
+        raise UnsupportedStateError(
+            path, value, why=f"whose value is a {type(held).__name__} cannot be stored as a tensor"
+        )
     return source
 
 
@@ -67,5 +70,3 @@ def dtype_of(variable: keras.Variable) -> str:
     """Return NumPy's name for a variable's dtype."""
     name: str = keras.backend.standardize_dtype(variable.dtype)
     return name
-
-

@@ -1,0 +1,234 @@
+"""BestCheckpoint: the whole service for `fit`. It turns Keras' hooks into a Checkpointer's calls; it decides nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+
+from ...core import restoring
+from ...core.caller import warn_caller
+from ...core.checkpointer import Checkpointer
+from ...core.decision import Decision
+from ...core.policy import CheckpointPolicy
+from ...core.position import Position
+from ...core.retention import KeepAll, KeepBest, simple_keep_rules
+from ...errors import CheckpointNotFoundError, ConfigError, KeepbestError, UsageError
+from ...storage.backend import open_backend
+from . import direction, state
+from .console import say
+
+
+class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Saves what the policy wants while `fit` trains, ends it on patience, and continues where a run stopped.
+
+    The same script started again continues: `fit` begins at the epoch after the last one saved, with the weights, the
+    optimizer, the seed generators, the best value and the patience of then. `epochs` counts the whole training, earlier
+    runs included. A run that is complete, or out of patience, trains nothing more.
+
+    Args:
+        url: the run: a folder, or `memory://…`.
+        policy: a `CheckpointPolicy`; or its fields in a dict, where a metric that keepbest does not know by name may be
+            left to the direction that its Keras class declares; None saves every epoch and keeps the last one.
+        storage_options: what fsspec takes for the URL's scheme; never logged or stored.
+        mode: "async": `fit` waits only while the state is copied. "sync": also while it is written.
+        restore_best: give the model the best weights when `fit` ends, whether it ended early or not.
+        verbose: 1 prints a line for every epoch, saying what was decided and why.
+        objects: further objects to save and to resume, by name: a data loader with `state_dict`, a dict of your own.
+
+    Raises:
+        ConfigError, PolicyError: a setting is wrong.
+
+    `fit` raises what a `Checkpointer` raises; a SIGTERM ends it with SystemExit(143) after saving.
+
+    Example:
+        >>> policy = CheckpointPolicy(monitor="val_loss", keep_best=3, patience=5)
+        >>> model.fit(x, y, epochs=50, validation_data=val, callbacks=[BestCheckpoint("runs/8", policy)])
+    """
+
+    async_safe = True
+    """Keras may call `on_train_batch_end` beside training, so that no step waits for its logs: it only counts."""
+
+    def __init__(  # noqa: PLR0913 - all but two by name
+        self,
+        url: str | os.PathLike[str],
+        policy: CheckpointPolicy | Mapping[str, Any] | None = None,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        mode: Literal["async", "sync"] = "async",
+        restore_best: bool = True,
+        verbose: int = 0,
+        objects: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.url = os.fspath(url)
+        self.policy = CheckpointPolicy() if policy is None else policy
+        """As it was given."""
+        self.decision: Decision | None = None
+        """What was decided at the end of the last epoch."""
+        self.restore_best = restore_best
+        self.verbose = verbose
+        self._storage_options = storage_options
+        self._mode = mode
+        self._objects = dict(objects or {})
+        self._open: Checkpointer | None = None
+        self._last: Checkpointer | None = None
+        self._counting = threading.Lock()
+        self._steps_before = self._steps = 0
+        self._warned_of: set[str] = set()
+        self._check()
+
+    @property
+    def checkpointer(self) -> Checkpointer:
+        """The Checkpointer of the `fit` under way, or of the last one, for reading: `run`, `history`, `monitors`.
+
+        Raises:
+            UsageError: there was no `fit` yet.
+        """
+        if self._last is None:
+            raise UsageError("a BestCheckpoint has a checkpointer from the moment that fit begins; call fit first.")
+        return self._last
+
+    # ── hooks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras' signature, here and below
+        """Open the run and continue it."""
+        self._let_go()
+        model = self.model
+        state.check_built(model)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        policy = direction.directed(self.policy, lambda key: direction.compiled_direction(model, key))
+        self._last = self._open = Checkpointer(
+            self.url,
+            policy,
+            storage_options=self._storage_options,
+            mode=self._mode,
+            model=model,
+            optimizer=model.optimizer,
+            **self._objects,
+        )
+        # If nobody fits again, the run is let go when this callback is forgotten, or at the end of the program.
+        self._finalizer = weakref.finalize(self, _forget, self._open)
+        position = self._open.resume()
+        if position is not None:
+            self._continue_at(position)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Count the steps of the epoch from here."""
+        self.model._initial_epoch = None  # noqa: SLF001 - or the next `fit` of this model would begin there again
+        self._steps_before, self._steps = self._opened().position.step, 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Close the steps before this batch: unlike its end, a batch's begin is told by the thread that trains."""
+        if batch:
+            self._opened().log_step(step=self._steps_before + batch)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Count; with `steps_per_execution`, `batch` is the last one of several."""
+        with self._counting:
+            self._steps = max(self._steps, batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Log the epoch; stop training if a monitor says so."""
+        decision = self._opened().log(self._numbers(logs or {}), epoch=epoch, step=self._steps_before + self._steps)
+        self.decision = decision
+        if self.verbose:
+            say(f"\nEpoch {epoch + 1}: {decision.reason}")
+        if decision.stop:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002
+        """Save what is due at the end, wait for it, and give the model its best weights."""
+        ended = self._opened()
+        self.model._initial_epoch = None  # noqa: SLF001 - see `on_epoch_begin`
+        self._let_go(save=True)
+        if self.restore_best and ended.monitors:
+            self._restore_best(ended)
+
+    # ── in order ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check(self) -> None:
+        """Raise at construction what can be known there."""
+        open_backend(self.url, self._storage_options)
+        if self._mode not in ("async", "sync"):
+            raise ConfigError(f"unknown mode {self._mode!r} of a BestCheckpoint. Use mode='async' or mode='sync'.")
+        if taken := {"model", "optimizer"} & self._objects.keys():
+            raise ConfigError(
+                f"objects cannot have the name {taken.pop()!r}: it is the model's own. Call it something else."
+            )
+        if isinstance(self.policy, Mapping):
+            direction.check_fields(self.policy)
+        policy = direction.directed(self.policy, lambda _: "min") if isinstance(self.policy, Mapping) else self.policy
+        keeps_best = any(isinstance(rule, KeepBest | KeepAll) for rule in simple_keep_rules(policy.keep_rule))
+        if self.restore_best and policy.monitor and not keeps_best:
+            raise ConfigError(
+                "restore_best, and the policy keeps nothing for being the best: set keep_best=1, or restore_best=False."
+            )
+        if any("exception" in str(rule) for rule in policy.when_rules):
+            warn_caller(
+                "on_exception has no effect under fit: Keras tells its callbacks nothing of exceptions. What was saved "
+                "before stays; every_n_steps or every_n_seconds saves within epochs."
+            )
+
+    def _continue_at(self, position: Position) -> None:
+        opened, epochs = self._opened(), (self.params or {}).get("epochs", 0)
+        out_of_patience = any(monitor.stopped for monitor in opened.monitors)
+        begin = max(position.next_epoch, epochs if out_of_patience else 0)
+        self.model._initial_epoch = begin  # noqa: SLF001 - Keras' BackupAndRestore does so; there is no other way
+        if self.verbose:
+            say(f"\nResuming {self.url} from {position}{', which is out of patience' if out_of_patience else ''}")
+        if position.steps_in_epoch:
+            warn_caller(
+                f"the run {self.url} was left in the middle of epoch {position.next_epoch + 1}, after "
+                f"{position.steps_in_epoch} of its steps. fit cannot begin inside an epoch, so it begins this one anew "
+                "with the weights of then; its first batches are trained on twice."
+            )
+
+    def _numbers(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the logs that are numbers, and those that are monitored, whatever they are."""
+        monitored = {monitor.key for monitor in self._opened().monitors}
+        numbers = {name: value for name, value in logs.items() if isinstance(value, float | int) or name in monitored}
+        if others := logs.keys() - numbers.keys() - self._warned_of:
+            self._warned_of |= others
+            warn_caller(
+                f"{', '.join(sorted(others))} in the logs of fit is no number, so the run's history does not have it."
+            )
+        return numbers
+
+    def _restore_best(self, ended: Checkpointer) -> None:
+        try:
+            best = ended.run.best
+        except CheckpointNotFoundError:
+            warn_caller(
+                f"{self.url} holds no checkpoint that was ranked, so the model keeps the weights of its last epoch."
+            )
+            return
+        restoring.restore(best, {"model": self.model}, with_rng=False)
+        if self.verbose:
+            say(f"\nRestoring model weights from the end of the best epoch: {(best.epoch or 0) + 1}.")
+
+    def _let_go(self, *, save: bool = False) -> None:
+        """Close what is open: at the end of `fit`, or before the next one, if an exception ended the last."""
+        ended, self._open = self._open, None
+        if ended is not None:
+            self._finalizer.detach()
+            ended.close(save=save)
+
+    def _opened(self) -> Checkpointer:
+        if self._open is None:
+            raise UsageError("a BestCheckpoint's hooks are for fit to call, from on_train_begin on.")
+        return self._open
+
+
+def _forget(opened: Checkpointer) -> None:
+    """An exception ended `fit`, and the callback is gone: wait for the save in flight, and say if it failed."""
+    try:
+        opened.close(save=False)
+    except KeepbestError as error:
+        warnings.warn(str(error), stacklevel=1)

@@ -1,0 +1,77 @@
+"""Choice: whether a ModelCheckpoint saves at this moment, and what it says of it. A pure function of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What to do."""
+
+    save: bool
+    value: float | None = None
+    """The new best, once the file is safe; None where nothing was judged."""
+    message: str | None = None
+    """For the console."""
+    warning: str | None = None
+
+
+def always(*, epoch: int, path: str) -> Choice:
+    """Save, whatever the metrics."""
+    return Choice(save=True, message=f"\nEpoch {epoch + 1}: saving model to {path}")
+
+
+def if_better(  # noqa: PLR0913 - one choice has these facts
+    *,
+    epoch: int,
+    path: str,
+    monitor: str,
+    current: Any,
+    best: float | None,
+    better: Callable[[float, float], bool],
+    held: float | None,
+) -> Choice:
+    """Save if the monitored value is better than the best; NaN and infinity never are.
+
+    Where there is no value to judge, save as Keras does, but not over a file that is known to be better.
+
+    Args:
+        epoch: from 0.
+        path: of the file.
+        monitor: the metric's name.
+        current: its value; None where it was not logged.
+        best: None before the first.
+        better: says whether the first value is better than the second.
+        held: the value of the file that is at `path`, which a model that cannot be judged must not replace; None where
+            there is no such file, or nothing is known of it.
+    """
+    problem = _unjudgeable(monitor, current)
+    if problem is not None:
+        if held is None:
+            return Choice(save=True, warning=problem)
+        kept = f"{path} holds a model of which {monitor} is known ({held:.5f}), so it was left as it is."
+        return Choice(save=False, warning=f"{problem} {kept}")
+    before, finite = _shown(best), current - current == 0
+    if finite and (best is None or better(current, best)):
+        text = f"\nEpoch {epoch + 1}: {monitor} improved from {before} to {current:.5f}, saving model to {path}"
+        return Choice(save=True, value=float(current), message=text)
+    why = "" if finite else f" ({monitor} is {current}, which is never the best)"
+    return Choice(save=False, message=f"\nEpoch {epoch + 1}: {monitor} did not improve from {before}{why}")
+
+
+def _unjudgeable(monitor: str, current: Any) -> str | None:
+    if current is None:
+        return f"Can save best model only with {monitor} available."
+    if isinstance(current, float | int):
+        return None
+    return (
+        f"Can save best model only when `monitor` is a scalar value. Received: {current}. "
+        "Falling back to `save_best_only=False`."
+    )
+
+
+def _shown(best: float | None) -> str:
+    return "None" if best is None else f"{best:.5f}"

@@ -1,0 +1,88 @@
+"""Filepath: the template of a ModelCheckpoint's files, the formats it may ask for, and where its hidden run lies."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ConfigError, PlaceholderError
+from ...storage.digest import digest
+
+HIDDEN = ".keepbest"
+"""The folder beside the files in which their runs lie."""
+FAST = ".safetensors"
+"""The suffix of the weights alone, written by keepbest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filepath:
+    """A path or URL with placeholders: `{epoch}` and `{batch}`, counted from 1, and any logged metric."""
+
+    template: str
+
+    def at(self, epoch: int, batch: int | None, logs: Mapping[str, Any]) -> str:
+        """Return the path of the file to be saved now.
+
+        Args:
+            epoch: from 0.
+            batch: from 0; None at the end of an epoch.
+            logs: the metrics.
+
+        Raises:
+            PlaceholderError: a placeholder's metric was not logged.
+        """
+        names = {**logs, "epoch": epoch + 1}
+        if batch is not None:
+            names.setdefault("batch", batch + 1)
+        try:
+            return self.template.format(**names)
+        except KeyError as error:
+            raise PlaceholderError(self.template, str(error.args[0]), names) from error
+
+    @property
+    def folder(self) -> str:
+        """What comes before the file's name, up to the first placeholder; empty, or with a "/" at its end."""
+        start = self.template.find("://") + 3 if "://" in self.template else 0
+        static = self.template.partition("{")[0]
+        return static[: max(static.rfind("/") + 1, start)]
+
+    def relative(self, path: str) -> str:
+        """Return what of `path` comes after the folder, so that a folder that was moved is still understood."""
+        return path.removeprefix(self.folder)
+
+    @property
+    def hidden_run(self) -> str:
+        """The URL of the run in which the files are committed: each template has its own."""
+        name = self.relative(self.template)
+        words = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:48]
+        return f"{self.folder}{HIDDEN}/{words}-{digest(name.encode()).rpartition(':')[2][:8]}"
+
+    @property
+    def is_fast(self) -> bool:
+        """Keepbest writes it, not Keras."""
+        return self.template.endswith(FAST)
+
+
+def parse(filepath: str | os.PathLike[str], *, save_weights_only: bool) -> Filepath:
+    """Return the filepath, checked for a suffix that says what Keras, or keepbest, shall write.
+
+    Raises:
+        ConfigError: it has none; with the words of Keras' own ModelCheckpoint.
+    """
+    template = os.fspath(filepath)
+    if template.endswith(FAST):
+        return Filepath(template)
+    if save_weights_only and not template.endswith(".weights.h5"):
+        raise ConfigError(
+            "When using `save_weights_only=True` in `ModelCheckpoint`, the filepath provided must end in `.weights.h5` "
+            f"(Keras weights format). Received: filepath={template} (`.safetensors` is another that keepbest writes.)"
+        )
+    if not save_weights_only and not template.endswith((".keras", ".h5")):
+        raise ConfigError(
+            f"The filepath provided must end in `.keras` (Keras model format). Received: filepath={template} "
+            "(`.h5`, and for the weights alone `.safetensors`, will do too.)"
+        )
+    return Filepath(template)

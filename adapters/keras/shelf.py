@@ -1,0 +1,195 @@
+"""Shelf: the hidden run in which a ModelCheckpoint commits each file before it is placed where the user wants it.
+
+The order of effects of a save (a crash between any two leaves the file that was there, or the new one, whole):
+
+1. the file is committed to the hidden run, like any checkpoint;
+2. it is published to its exact path, atomically replacing what is there;
+3. the commits before it are retired; their published files stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import keras
+
+from ...core import snapshot
+from ...core.caller import warn_caller
+from ...core.saver import versions
+from ...core.staging import Staging
+from ...errors import KeepbestError, ObjectNotFoundError, SaveFailedError, StorageError, StorageFullError
+from ...storage import statefile
+from ...storage.backend import open_backend
+from ...storage.checkpoint import Checkpoint
+from ...storage.commit import BytesDraft, Draft, FileDraft
+from ...storage.layout import STATE_FILE, checkpoint_name, data_key
+from ...storage.local import local_path
+from ...storage.manifest import Manifest, Score
+from ...storage.run import Run
+from ...storage.run_writer import RunWriter
+
+_log = logging.getLogger(__name__)
+
+_MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a later ModelCheckpoint goes on from."""
+
+    monitor: str
+    """The metric's name."""
+    mode: str | None
+    """"min" or "max"; None where it was never needed."""
+    best: float | None
+    file: str
+    """Where the file was published, relative to the folder of the hidden run's template."""
+    value: float | None
+    """Of the file; None where it was not judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One file to be kept."""
+
+    path: str
+    """The user's exact path or URL."""
+    epoch: int
+    """From 0."""
+    step: int
+    reason: str
+    metrics: Mapping[str, float]
+    score: Score | None
+    standing: Standing
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The run of one template."""
+
+    url: str
+    storage_options: Mapping[str, Any] | None
+    _staging: Staging = field(default_factory=Staging)
+    _tidied: bool = False
+
+    def keep_file(self, entry: Entry, write: Callable[[str], None]) -> None:
+        """Keep a file that `write` makes at the local path it is given.
+
+        Raises:
+            KeepbestError: nothing was published, and what was there is unharmed.
+        """
+        backend = open_backend(self.url, self.storage_options)
+        name = entry.path.rpartition("/")[2]
+        scratch = backend.scratch()
+        try:
+            made = f"{scratch}/{name}"
+            _guarded(entry.path, lambda: write(made))
+            self._keep(entry, name, [FileDraft(file=name, path=made)], {})
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def keep_weights(self, entry: Entry, model: keras.Model) -> None:
+        """Keep the model's variables as a tensor file.
+
+        Raises:
+            KeepbestError: as `keep_file`.
+        """
+        taken = snapshot.take({_MODEL: model}, self._staging).weights_only()
+        self._keep(entry, taken.files[0].file, list(taken.files), taken.objects)
+
+    def standing(self) -> tuple[Standing, Callable[[str], None]] | None:
+        """Return what the newest commit says, and what places its file at a path once more; None if there is none."""
+        run = Run(open_backend(self.url, self.storage_options))
+        newest = max(run.listing().checkpoints, key=lambda found: found.sequence, default=None)
+        if newest is None:
+            return None
+        checkpoint = Checkpoint(run.backend, newest)
+        stored = dict(checkpoint.state().training)
+        artifact = stored.pop("artifact")
+        return Standing(**stored), lambda path: run.publish(checkpoint, artifact, path)
+
+    def _keep(
+        self, entry: Entry, artifact: str, drafts: Sequence[Draft], objects: Mapping[str, statefile.ObjectRecord]
+    ) -> None:
+        # Opened for each save: another callback, of this process or of the one before, may have written since.
+        writer = RunWriter(open_backend(self.url, self.storage_options))
+        older = [found.sequence for found in writer.checkpoints]
+        state = statefile.dump(objects, asdict(entry.standing) | {"artifact": artifact})
+        write_id = uuid.uuid4().hex
+        name = checkpoint_name(epoch=entry.epoch, step=entry.step, write_id=write_id)
+        artifacts = writer.write(name, [*drafts, BytesDraft(file=STATE_FILE, data=state)])
+        writer.commit(
+            Manifest(
+                sequence=writer.next_sequence,
+                write_id=write_id,
+                name=name,
+                step=entry.step,
+                epoch=entry.epoch,
+                parent=None,
+                time=time.time(),
+                reasons=(entry.reason,),
+                complete=False,
+                metrics=dict(entry.metrics),
+                scores=() if entry.score is None else (entry.score,),
+                artifacts=dict(artifacts),
+                host=socket.gethostname(),
+                versions=versions(),
+            )
+        )
+        writer.backend.publish(data_key(name, artifact), entry.path)
+        self._tidy(writer, older)
+
+    def _tidy(self, writer: RunWriter, older: Sequence[int]) -> None:
+        """The file is safe: a failure here is told, and tried again next time."""
+        try:
+            writer.retire(older)
+            if not self._tidied:
+                Run(writer.backend).gc()
+                self._tidied = True
+        except StorageError as error:
+            _log.warning("retention.failed run=%s error=%s", self.url, error)
+            warn_caller(f"the model was saved, but what came before it in {self.url} could not be tidied up: {error}")
+
+
+def is_folder(path: str) -> bool:
+    """Say whether a local path is a folder, where no file can be placed."""
+    return _is_local(path) and local_path(path).is_dir()
+
+
+def exists(path: str, storage_options: Mapping[str, Any] | None) -> bool:
+    """Say whether something is at an exact path or URL."""
+    if _is_local(path):
+        return local_path(path).exists()
+    folder, _, name = path.rpartition("/")
+    try:
+        open_backend(folder, storage_options).head(name)
+    except ObjectNotFoundError:
+        return False
+    return True
+
+
+def _is_local(path: str) -> bool:
+    scheme, found, _ = path.partition("://")
+    return not found or scheme in {"file", "local"}
+
+
+def _guarded(path: str, write: Callable[[], None]) -> None:
+    """Let Keras write; whatever it raises reaches the user as one of ours, with Keras' error as its cause."""
+    try:
+        write()
+    except KeepbestError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageFullError(path) from error
+        raise StorageError(path, f"Keras could not write it: {error}") from error
+    except Exception as error:
+        raise SaveFailedError(path, error) from error

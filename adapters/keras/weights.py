@@ -1,0 +1,53 @@
+"""Weights: a `.safetensors` file back into a model, with no run around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import safetensors
+
+from ...errors import DamagedFileError, StateMismatchError
+from ...storage import arrays
+from ...storage.backend import open_backend
+from ...storage.tensorfile import TensorSpec, TensorView
+from . import state
+
+
+def load_weights(
+    model: keras.Model, filepath: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Set a model's weights to those in a `.safetensors` file that ModelCheckpoint, or a Checkpointer, wrote.
+
+    Args:
+        model: built as the model was that was saved.
+        filepath: a path or URL.
+        storage_options: what fsspec takes for the URL's scheme.
+
+    Raises:
+        StateMismatchError: paths, shapes or dtypes differ; all differences are listed, nothing was changed.
+        ObjectNotFoundError, DamagedFileError: there is no such file, or it is none.
+
+    Example:
+        >>> load_weights(model, "runs/best.safetensors")
+    """
+    path = os.fspath(filepath)
+    folder, _, name = path.rpartition("/")
+    data = open_backend(folder or ("/" if path.startswith("/") else "."), storage_options).read(name)
+    try:
+        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise DamagedFileError(path, f"it is no safetensors file ({error})") from error
+    stored = {key: arrays.from_view(_view(key, found), None) for key, found in tensors}
+    state.check_built(model)
+    problems = state.mismatches(model, stored)
+    if problems:
+        raise StateMismatchError(path, problems)
+    state.restore(model, stored)
+
+
+def _view(name: str, found: Mapping[str, Any]) -> TensorView:
+    spec = TensorSpec(name=name, dtype=found["dtype"], shape=tuple(found["shape"]))
+    return TensorView(spec=spec, data=memoryview(bytearray(found["data"])))

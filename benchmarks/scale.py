@@ -1,0 +1,104 @@
+"""How cost grows: many small tensors in one state, many checkpoints in one run."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from measure import console, human, interleaved, report, verdict
+
+import keepbest
+from keepbest import Checkpointer, CheckpointPolicy
+from keepbest.storage.backend import open_backend
+from keepbest.storage.manifest import Manifest, Score
+from keepbest.storage.run_writer import RunWriter
+
+
+def many_tensors(folder: Path) -> bool:
+    """Save and load 25,000, 50,000 and 100,000 tensors of 16 floats: time for each must stay the same."""
+    costs: dict[int, dict[str, float]] = {}
+    for count in (25_000, 50_000, 100_000):
+        state = {f"layer.{number}.weight": torch.full((4, 4), float(number)) for number in range(count)}
+        url = str(folder / f"tensors-{count}")
+        with Checkpointer(url, CheckpointPolicy(), weights=state) as ckpt:
+            begin = time.perf_counter()
+            handle = ckpt.save()
+            blocked = time.perf_counter() - begin
+            handle.result()
+            saved = time.perf_counter() - begin
+        begin = time.perf_counter()
+        loaded = keepbest.open_run(url).latest.load("weights", framework="torch")
+        costs[count] = {"snapshot": blocked, "save": saved, "load": time.perf_counter() - begin}
+        if not torch.equal(loaded[f"layer.{count - 1}.weight"], state[f"layer.{count - 1}.weight"]):
+            raise SystemExit("what was loaded is not what was saved")
+    report(
+        "Many small tensors, seconds for all of them",
+        {f"{count:,} tensors, {what}": [cost] for count, row in costs.items() for what, cost in row.items()},
+        baseline="25,000 tensors, snapshot",
+    )
+    growth = max(costs[100_000][what] / costs[25_000][what] for what in ("snapshot", "save", "load"))
+    return verdict("4× the tensors cost no more than 6× the time", held=growth <= 6, figure=f"{growth:.1f}×")
+
+
+def many_checkpoints(folder: Path) -> bool:
+    """List a run of 10,000 checkpoints."""
+    count, url = 10_000, str(folder / "checkpoints")
+    writer = RunWriter(open_backend(url))
+    begin = time.perf_counter()
+    for number in range(1, count + 1):
+        writer.commit(
+            Manifest(
+                sequence=number,
+                write_id=f"{number:032x}",
+                name=f"epoch-{number:05d}",
+                step=number,
+                epoch=number - 1,
+                parent=number - 1 or None,
+                time=float(number),
+                reasons=("epoch",),
+                complete=True,
+                metrics={"train_loss": 1 / number, "val_loss": 2 / number},
+                scores=(Score(monitor="val_loss", mode="min", value=2 / number),),
+                artifacts={},
+                host="benchmark",
+                versions={},
+            )
+        )
+        writer.refresh_hints()
+    console.print(f"wrote {count:,} commits in {time.perf_counter() - begin:.1f} s")
+    command = [sys.executable, "-m", "keepbest", "ls", url]
+
+    def checkpoints() -> None:
+        if len(keepbest.open_run(url).checkpoints()) != count:
+            raise SystemExit("some checkpoints are missing")
+
+    cases = {
+        "open_run(url).checkpoints()": checkpoints,
+        "open_run(url).best": lambda: keepbest.open_run(url).best,
+        "keepbest ls, the whole process": lambda: subprocess.run(command, check=True, capture_output=True),
+    }
+    medians = report(
+        f"A run of {count:,} checkpoints", interleaved(cases, repetitions=7), baseline="open_run(url).checkpoints()"
+    )
+    slowest = max(medians.values())
+    return verdict("10,000 checkpoints are listed in under a second", held=slowest < 1, figure=human(slowest))
+
+
+def import_time() -> bool:
+    """Time `import keepbest` as a whole process, against an interpreter that imports nothing."""
+    cases = {
+        "python -c pass": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
+        "python -c 'import keepbest'": lambda: subprocess.run([sys.executable, "-c", "import keepbest"], check=True),
+    }
+    seconds = interleaved(cases, repetitions=15)
+    report("Import", seconds, baseline="python -c pass")
+    cost = statistics.median(seconds["python -c 'import keepbest'"])
+    return verdict("import keepbest takes under 0.2 s, the interpreter included", held=cost < 0.2, figure=human(cost))
+
+
+def run(folder: Path) -> bool:
+    return all([many_tensors(folder), many_checkpoints(folder), import_time()])

@@ -1,0 +1,93 @@
+"""One Keras backend a process: KERAS_BACKEND says which (tensorflow unless it does). Small models, and names counted afresh."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+
+IGNORED = [
+    # Keras calls NumPy 2 in a way that NumPy has deprecated (keras/src/saving, h5py); nothing of ours is involved.
+    "ignore:.*__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    # TensorFlow and JAX import parts of the standard library and of NumPy that are on their way out.
+    "ignore::DeprecationWarning:tensorflow.*",
+    "ignore::DeprecationWarning:jax.*",
+    "ignore::DeprecationWarning:keras.*",
+    # A torch.compile helper that Keras reaches for on import.
+    "ignore::FutureWarning:torch.*",
+    # Keras on PyTorch opens HDF5 and zip files that only the collector closes.
+    "ignore::ResourceWarning:keras.*",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            for ignored in IGNORED:
+                item.add_marker(pytest.mark.filterwarnings(ignored))
+
+
+@pytest.fixture(scope="session")
+def backend():
+    return os.environ["KERAS_BACKEND"]
+
+
+@pytest.fixture
+def keras():
+    """Keras, its global generators seeded and its names counted from the start."""
+    import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(7)
+    return keras
+
+
+@pytest.fixture
+def make(keras):
+    """Build and compile a small model with everything that a bit-identical resume needs."""
+
+    def make(units=8, *, metrics=("mae",), **compiling):
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(units, activation="relu"),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(1),
+            ]
+        )
+        model.compile(keras.optimizers.Adam(0.01), "mse", metrics=list(metrics), **compiling)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def data():
+    """48 random examples, and 16 to validate with."""
+    random = np.random.default_rng(3)
+    x, y = random.random((64, 4), np.float32), random.random((64, 1), np.float32)
+    return {"x": x[:48], "y": y[:48], "validation_data": (x[48:], y[48:])}
+
+
+@pytest.fixture
+def fit(data):
+    """Train quietly, in an order that is the same each time."""
+
+    def fit(model, callbacks, **settings):
+        wanted = {"batch_size": 16, "shuffle": False, "verbose": 0, "epochs": 3} | data | settings
+        return model.fit(callbacks=callbacks, **wanted)
+
+    return fit
+
+
+@pytest.fixture
+def values(keras):
+    """Return copies of variables' values."""
+    return lambda variables: [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]

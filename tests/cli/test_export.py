@@ -1,0 +1,65 @@
+"""`keepbest export`."""
+
+import safetensors.numpy
+
+
+def test_one_file_takes_the_best_weights(keepbest, run, tmp_path):
+    """A name that ends in .safetensors becomes the best model's weights, readable without keepbest."""
+    target = tmp_path / "best.safetensors"
+    said = keepbest("export", run, target)
+    assert said.code == 0
+    assert str(target) in said.out
+    assert safetensors.numpy.load_file(target)["weight"].tobytes() == b"\x01" * 24
+
+
+def test_a_folder_takes_all_tensor_files_of_the_checkpoint_named(keepbest, run, tmp_path):
+    """A folder is made and gets every tensor file, and nothing else."""
+    assert keepbest("export", run, "latest", tmp_path / "new" / "out").code == 0
+    assert sorted(file.name for file in (tmp_path / "new" / "out").iterdir()) == [
+        "model.safetensors",
+        "optimizer.safetensors",
+    ]
+
+
+def test_all_adds_the_records(keepbest, run, tmp_path):
+    """`--all` copies the state file and the manifest too."""
+    assert keepbest("export", run, tmp_path / "out", "--all").code == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+
+
+def test_an_object_can_be_named(keepbest, run, tmp_path):
+    """`--object` says whose tensors are wanted."""
+    assert keepbest("export", run, tmp_path / "out", "--object", "optimizer").code == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["optimizer.safetensors"]
+
+
+def test_nothing_is_overwritten_unless_forced(keepbest, run, tmp_path):
+    """A file that exists is kept, and the message says how to replace it."""
+    target = tmp_path / "mine.safetensors"
+    target.write_text("mine")
+    said = keepbest("export", run, target)
+    assert (said.code, target.read_text()) == (2, "mine")
+    assert said.err.endswith("To replace it, say --force.\n")
+    assert keepbest("export", run, target, "--force").code == 0
+    assert safetensors.numpy.load_file(target)["weight"].shape == (2, 3)
+
+
+def test_json_names_what_was_written(keepbest, run, tmp_path):
+    """Programs get the paths, sizes and digests."""
+    said = keepbest("export", run, "1", tmp_path / "out", "--json")
+    exported = said.json
+    assert (exported["schema"], exported["sequence"], said.err) == ("keepbest.export/1", 1, "")
+    for file in exported["files"]:
+        assert (tmp_path / "out" / file["path"]).stat().st_size == file["bytes"]
+        assert file["digest"].startswith("xxh3-128:")
+
+
+def test_a_target_is_needed(keepbest, run):
+    """Without a target, or with too many words, it is wrong usage."""
+    assert keepbest("export", run).code == 2
+    assert keepbest("export", run, "best", "a", "b").code == 2

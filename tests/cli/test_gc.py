@@ -1,0 +1,123 @@
+"""`keepbest gc`."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from keepbest.storage import gc
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Let seconds pass for gc."""
+
+    def wait(seconds):
+        monkeypatch.setattr(gc, "time", SimpleNamespace(time=lambda: time.time() + seconds))
+
+    return wait
+
+
+@pytest.fixture
+def orphans(run, tmp_path, later):
+    """What a crash left two minutes ago beside a whole run: data no commit names, and a temporary file."""
+    for path in ("checkpoints/epoch-009_step-000090_aaaaaa/model.safetensors", "commits/.tmp-" + "a" * 32):
+        file = tmp_path / "run" / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x" * 1000)
+    later(120)
+    return tmp_path / "run"
+
+
+def everything(folder):
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_says_what_and_why_and_deletes_nothing(keepbest, run, orphans):
+    """`--dry-run` lists what would go, with the reasons."""
+    before = everything(orphans)
+    said = keepbest("gc", run, "--dry-run", "--grace", "1m")
+    assert said.code == 0
+    assert everything(orphans) == before
+    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    assert "no commit names it" in lines["epoch-009_step-000090_aaaaaa"]
+    assert lines["epoch-009_step-000090_aaaaaa"].endswith("1 kB          2 min  would be removed")
+    assert "left half-written" in lines["commits/.tmp-" + "a" * 32]
+    assert said.out.splitlines()[-1] == f"{run}: 2 kB would be freed (2,000 bytes)."
+
+
+def test_old_orphans_go_and_checkpoints_stay(keepbest, run, orphans, later):
+    """What is old and needed by no checkpoint is deleted, nothing else, and the bytes freed are said."""
+    before = everything(orphans)
+    later(7200)
+    said = keepbest("gc", run)
+    assert (said.code, said.out.splitlines()[-1]) == (0, f"{run}: 2 kB freed (2,000 bytes).")
+    gone = before - everything(orphans)
+    assert {path.name for path in gone} == {"model.safetensors", ".tmp-" + "a" * 32}
+    assert all("a" * 6 in str(path) for path in gone)
+    assert keepbest("verify", run).code == 0
+    assert keepbest("gc", run).out == f"{run}: nothing to remove.\n"
+
+
+def test_what_may_belong_to_a_save_under_way_stays(keepbest, run, orphans):
+    """By default nothing is touched that changed within the hour, and the list says why."""
+    before = everything(orphans)
+    said = keepbest("gc", run)
+    assert everything(orphans) == before
+    assert said.out.count("kept: younger than 1 h") == 2
+    assert said.out.endswith(f"{run}: nothing to remove.\n")
+
+
+@pytest.mark.parametrize(
+    ("grace", "removed"), [("5", 2), ("5s", 2), ("1.5m", 2), ("150", 0), ("3m", 0), ("1h", 0), ("7d", 0)]
+)
+def test_grace_is_a_span_of_time(keepbest, run, orphans, grace, removed):
+    """The grace period is seconds or a number with a unit."""
+    report = keepbest("gc", run, "--grace", grace, "--dry-run", "--json").json
+    assert (len(report["removed"]), len(report["kept"])) == (removed, 2 - removed)
+
+
+@pytest.mark.parametrize("grace", ["soon", "-5", "1w", ""])
+def test_what_is_no_span_of_time_is_wrong_usage(keepbest, run, orphans, grace):
+    """A grace period that cannot be read deletes nothing."""
+    before = everything(orphans)
+    assert keepbest("gc", run, f"--grace={grace}").code == 2
+    assert everything(orphans) == before
+
+
+def test_json_says_what_was_removed(keepbest, run, orphans):
+    """Programs get every orphan with its kind, size, age and files."""
+    report = keepbest("gc", run, "--grace", "60", "--json").json
+    assert (report["schema"], report["dry_run"], report["grace"], report["bytes"]) == ("keepbest.gc/1", False, 60, 2000)
+    assert {orphan["kind"] for orphan in report["removed"]} == {"data", "temporary"}
+    assert set(report["removed"][0]) == {"name", "kind", "bytes", "age", "files"}
+
+
+def test_with_a_damaged_manifest_no_data_is_deleted(keepbest, run, orphans):
+    """As long as a manifest cannot be read, the data it may name is safe, and the user is told."""
+    (orphans / "commits" / "00000002.json").write_bytes(b"junk")
+    said = keepbest("gc", run, "--grace", "60")
+    assert said.out.count("left half-written") == 1
+    assert "no commit names it" not in said.out
+    assert "1 manifest cannot be read (commits/00000002.json)" in said.out
+    assert len(list(orphans.glob("checkpoints/*"))) == 4
+
+
+def test_another_programs_checkpoints_are_not_ours_to_delete(keepbest, tmp_path, later):
+    """A folder that only looks like a run is refused and left as it is."""
+    file = tmp_path / "checkpoints" / "step-100" / "model.pt"
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    later(7200)
+    assert keepbest("gc", tmp_path).code == 2
+    assert file.read_text() == "precious"
+
+
+def test_what_others_keep_inside_a_run_stays(keepbest, run, tmp_path, later):
+    """Even inside a run, gc deletes only what keepbest itself named."""
+    for path in ("checkpoints/my-notes/notes.txt", "checkpoints/step-100/model.pt", ".tmp-mine/file"):
+        file = tmp_path / "run" / path
+        file.parent.mkdir(parents=True)
+        file.write_text("precious")
+    later(7200)
+    assert keepbest("gc", run, "--json").json["removed"] == []

@@ -1,0 +1,134 @@
+"""The command as a whole: help, versions, errors, exit codes."""
+
+import pytest
+
+import keepbest as library
+from keepbest.cli import app
+
+
+def test_version_names_the_library(keepbest):
+    """`--version` says which keepbest this is."""
+    said = keepbest("--version")
+    assert (said.code, said.out) == (0, f"keepbest {library.__version__}\n")
+
+
+def test_help_lists_every_verb(keepbest):
+    """Whoever asks for help sees every verb with what it is for."""
+    said = keepbest("--help")
+    assert said.code == 0
+    for verb, sentence in app.VERBS.items():
+        assert f"  {verb} " in said.out
+        assert sentence in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize("verb", app.VERBS)
+def test_help_of_a_verb_opens_with_its_sentence_and_ends_with_an_example(keepbest, verb):
+    """Each verb's own help says what the list of verbs says, and shows how to write it."""
+    said = keepbest(verb, "--help")
+    assert said.code == 0
+    assert app.VERBS[verb] in " ".join(said.out.split())
+    assert f"Example: keepbest {verb} " in said.out
+
+
+def test_unknown_verb_is_wrong_usage_with_a_suggestion(keepbest):
+    """A mistyped verb is answered with the one that was meant."""
+    said = keepbest("verifi", "somewhere")
+    assert (said.code, said.out) == (2, "")
+    assert "Did you mean 'verify'?" in said.err
+
+
+@pytest.mark.parametrize("verb", ["ls", "show", "verify", "gc"])
+def test_a_place_without_a_run_is_an_error_in_one_sentence(keepbest, tmp_path, verb):
+    """A URL that holds no run is refused with exit code 2, a message and no traceback."""
+    said = keepbest(verb, tmp_path)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"Error: {tmp_path} holds no run. Give the folder or prefix that a Checkpointer writes to.\n"
+
+
+def test_a_place_without_a_run_cannot_be_exported_from(keepbest, tmp_path):
+    """Export, too, refuses what is no run, and writes nothing."""
+    said = keepbest("export", tmp_path, tmp_path / "out.safetensors")
+    assert (said.code, "holds no run" in said.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_traceback_is_shown_when_asked_for(keepbest, tmp_path, monkeypatch):
+    """`--traceback`, or the environment, shows where an error came from."""
+    assert "Traceback" not in keepbest("ls", tmp_path).err
+    assert "Traceback" in keepbest("ls", tmp_path, "--traceback").err
+    monkeypatch.setenv("KEEPBEST_TRACEBACK", "1")
+    assert "Traceback" in keepbest("ls", tmp_path).err
+
+
+def test_a_bug_is_not_mistaken_for_the_answer_no(keepbest, run, monkeypatch):
+    """If keepbest itself breaks, the exit code is neither "no" nor "wrong usage", and the traceback is there."""
+    from keepbest.storage import listing
+
+    def broken(data, location):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(listing, "decode", broken)
+    said = keepbest("ls", run)
+    assert said.code == 70
+    assert "ZeroDivisionError" in said.err
+
+
+def test_values_of_storage_options_are_never_printed(keepbest, run):
+    """A secret given as a storage option appears in no message, whether it is well formed or not."""
+    for words in (["key=hunter2"], ["hunter2"], ["=hunter2"], ['key={"deep": "hunter2"}']):
+        said = keepbest("ls", run, "--storage-option", *words, "--traceback")
+        assert said.code == 2
+        assert "hunter2" not in said.out + said.err
+
+
+def test_storage_options_reach_the_backend_with_their_types(keepbest, run, monkeypatch):
+    """Values that are JSON arrive as what they are, all others as text."""
+    from keepbest.cli import ls
+
+    seen = {}
+
+    def spy(url, *, storage_options):
+        seen.update(storage_options)
+        return library.open_run(url)
+
+    monkeypatch.setattr(ls, "open_run", spy)
+    options = ["anon=true", "key=AKIA", 'client_kwargs={"endpoint_url": "http://x"}', "empty=", "padded=a=b"]
+    assert keepbest("ls", run, *(word for option in options for word in ("--storage-option", option))).code == 0
+    assert seen == {
+        "anon": True,
+        "key": "AKIA",
+        "client_kwargs": {"endpoint_url": "http://x"},
+        "empty": "",
+        "padded": "a=b",
+    }
+
+
+def test_warnings_are_sentences_on_standard_error(keepbest, build, run, tmp_path):
+    """What the library warns of reaches the user as a sentence, and standard output stays clean."""
+    (tmp_path / "run" / "commits" / "00000001.json").write_bytes(b"junk")
+    said = keepbest("show", run, "best", "--json")
+    assert said.code == 0
+    assert said.json["sequence"] == 2
+    assert said.err.startswith("Warning: 1 manifest(s) of ")
+    assert "UserWarning" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["nothing-like-it"], "no checkpoint 'nothing-like-it'"), (["epoch-00"], "is the beginning of 3 checkpoints")],
+    ids=["unknown", "ambiguous"],
+)
+def test_a_checkpoint_that_is_not_one_is_an_error_that_helps(keepbest, run, words, expected):
+    """A name that fits no checkpoint, or several, is answered with those there are."""
+    said = keepbest("show", run, *words)
+    assert (said.code, said.out) == (2, "")
+    assert expected in said.err
+    assert "epoch-001_step-000010_" in said.err
+
+
+def test_error_messages_cannot_steer_the_terminal(keepbest, build):
+    """Control characters in a stranger's checkpoint names are written out in errors too."""
+    build.save(0, name="evil\x1b[2J\u202e")
+    said = keepbest("show", build.url, "nothing")
+    assert "\x1b" not in said.err
+    assert "evil\\x1b[2J\\u202e" in said.err

@@ -1,0 +1,74 @@
+"""`keepbest verify`."""
+
+import pytest
+
+
+def files(tmp_path, pattern):
+    return sorted((tmp_path / "run").glob(pattern))
+
+
+def test_a_whole_run_is_the_answer_yes(keepbest, run):
+    """Exit code 0 says that every byte is as it was written; every whole checkpoint is named."""
+    said = keepbest("verify", run)
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == ["whole"] * 3
+    assert lines[-1].startswith(f"{run}: 3 checkpoints whole, ")
+    assert said.err == ""
+
+
+def test_a_flipped_bit_is_the_answer_no(keepbest, run, tmp_path):
+    """Exit code 1 and the name of the tensor tell what a flipped bit has damaged, and what is still whole."""
+    file = files(tmp_path, "checkpoints/epoch-002*/model.safetensors")[0]
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    said = keepbest("verify", run)
+    assert said.code == 1
+    assert [line.split()[0] for line in said.out.splitlines()[:3]] == ["whole", "whole", "DAMAGED"]
+    assert "the tensor 'weight' in " in said.out
+    assert "1 checkpoint damaged, 2 checkpoints whole" in said.out
+
+
+@pytest.mark.parametrize("target", ["commits/00000001.json", "checkpoints/epoch-001*/state.json"])
+def test_json_names_the_whole_and_the_damaged(keepbest, run, tmp_path, target):
+    """Programs get the same answer as one object."""
+    files(tmp_path, target)[0].write_bytes(b"junk")
+    said = keepbest("verify", run, "--json")
+    report = said.json
+    assert (said.code, report["schema"], report["ok"]) == (1, "keepbest.verify/1", False)
+    assert [name[:9] for name in report["whole"]] == ["epoch-002", "epoch-003"]
+    assert set(report["problems"][0]) == {"checkpoint", "file", "tensor", "message"}
+
+
+def test_a_missing_file_is_damage(keepbest, run, tmp_path):
+    """A file that someone deleted is named."""
+    files(tmp_path, "checkpoints/epoch-003*/optimizer.safetensors")[0].unlink()
+    said = keepbest("verify", run)
+    assert said.code == 1
+    assert "optimizer.safetensors: it does not exist" in said.out
+
+
+def test_a_checkpoint_that_training_retires_meanwhile_is_no_damage(keepbest, build, run, monkeypatch):
+    """Looking at a run that is still training raises no false alarm."""
+    from keepbest.cli import verify
+
+    check = verify.check
+
+    def check_while_training_goes_on(backend, listing):
+        build.writer.retire([1])
+        return check(backend, listing)
+
+    monkeypatch.setattr(verify, "check", check_while_training_goes_on)
+    said = keepbest("verify", run, "--json")
+    assert said.code == 0
+    assert [name[:9] for name in said.json["whole"]] == ["epoch-002", "epoch-003"]
+
+
+def test_long_runs_name_the_newest_whole_and_count_the_rest(keepbest, build):
+    """A long list of whole checkpoints does not bury what matters."""
+    for epoch in range(53):
+        build.save(epoch, data=False, val_loss=1.0)
+    lines = keepbest("verify", build.url).out.splitlines()
+    assert len(lines) == 52
+    assert lines[50] == "whole    and 3 older"
