@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 RUNS = Path("demo-runs")
 EPOCHS = {"pytorch": 20, "keras": 10}
 SCRIPTS = {"pytorch": HERE / "pytorch_loop.py", "keras": HERE / "keras_fit.py"}
@@ -89,7 +89,7 @@ def main():
         found = accuracy(run(HERE / "load_without_keepbest.py", name, file))
         if found != expected[name]:
             raise SystemExit(f"{file} has a validation accuracy of {found}, training said {expected[name]}")
-    print(f"\nBoth are what training said: {expected}. The runs are in {RUNS}/.")
+    print(f"\nBoth are what training said. The runs are in {RUNS}/; look around with: keepbest show {RUNS}/pytorch")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def backend():
 
 
 @pytest.fixture
+def url(tmp_path):
+    return str(tmp_path / "run")
+
+
+@pytest.fixture
 def keras():
     """Keras, its global generators seeded and its names counted from the start."""
     import keras

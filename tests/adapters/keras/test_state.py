@@ -31,38 +31,34 @@ def trained(make, data):
     return model
 
 
-def test_keys_are_the_variables_paths(make, data, tmp_path):
+def test_keys_are_the_variables_paths(make, data, url):
     """The tensor file is plain: its keys are Keras' own paths, metric variables are not in it, seed generators are."""
     model = trained(make, data)
-    save(tmp_path, model=model, optimizer=model.optimizer)
-    weights = open_run(str(tmp_path)).latest.load("model")
+    save(url, model=model, optimizer=model.optimizer)
+    weights = open_run(url).latest.load("model")
     assert list(weights) == [variable.path for variable in model.variables]
     assert "sequential/dense/kernel" in weights
     assert any("seed_generator" in path for path in weights)
-    optimizer = open_run(str(tmp_path)).latest.load("optimizer")
+    optimizer = open_run(url).latest.load("optimizer")
     assert {"adam/iteration", "adam/learning_rate", "adam/sequential_dense_kernel_momentum"} <= optimizer.keys()
 
 
-def save_path(tmp_path):
-    return str(tmp_path / "run")
-
-
-def test_model_and_optimizer_come_back_bit_for_bit(make, data, values, tmp_path):
+def test_model_and_optimizer_come_back_bit_for_bit(make, data, values, url):
     """Every variable, float and integer, trainable or not, has the bits it was saved with."""
     model = trained(make, data)
     everything = [*model.variables, *model.optimizer.variables]
     before = values(everything)
-    save(save_path(tmp_path), model=model, optimizer=model.optimizer)
+    save(url, model=model, optimizer=model.optimizer)
     for _ in range(3):
         model.train_on_batch(data["x"], data["y"])
-    restored(save_path(tmp_path), model=model, optimizer=model.optimizer)
+    restored(url, model=model, optimizer=model.optimizer)
     for variable, value, expected in zip(everything, values(everything), before, strict=True):
         assert value.dtype == expected.dtype
         assert value.tobytes() == expected.tobytes(), variable.path
 
 
 @pytest.mark.parametrize("rule", ["SGD", "RMSprop", "Nadam", "AdamW", "Ftrl", "Lion", "LossScaleOptimizer", "ema"])
-def test_every_kind_of_optimizer(keras, rule, values, tmp_path):
+def test_every_kind_of_optimizer(keras, rule, values, url):
     """The state of an optimizer is complete, those that wrap another or average weights included."""
     kinds = {
         "LossScaleOptimizer": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
@@ -75,29 +71,29 @@ def test_every_kind_of_optimizer(keras, rule, values, tmp_path):
         optimizer.build(layer.trainable_variables)
     for variable in optimizers[0].variables:
         variable.assign(np.full(variable.shape, 3))
-    save(save_path(tmp_path), optimizer=optimizers[0])
-    restored(save_path(tmp_path), optimizer=optimizers[1])
-    assert len(optimizers[1].variables) > 2
+    save(url, optimizer=optimizers[0])
+    restored(url, optimizer=optimizers[1])
+    assert len(optimizers[1].variables) >= 2
     for one, other in zip(*(values(optimizer.variables) for optimizer in optimizers), strict=True):
         assert one.tobytes() == other.tobytes()
 
 
-def test_a_model_rebuilt_in_the_same_process(keras, make, data, values, tmp_path):
+def test_a_model_rebuilt_in_the_same_process(keras, make, data, values, url):
     """A model whose names Keras counted on (dense_9, dense_10) takes the state of the first (dense, dense_1)."""
     model = trained(make, data)
-    save(save_path(tmp_path), model=model, optimizer=model.optimizer)
+    save(url, model=model, optimizer=model.optimizer)
     for _ in range(4):
         again = make()
     again.optimizer.build(again.trainable_variables)
     assert "dense_8" in again.variables[0].path
     assert any("dense_9" in variable.path for variable in again.variables)
-    restored(save_path(tmp_path), model=again, optimizer=again.optimizer)
+    restored(url, model=again, optimizer=again.optimizer)
     ours, theirs = [*model.variables, *model.optimizer.variables], [*again.variables, *again.optimizer.variables]
     for one, other in zip(values(ours), values(theirs), strict=True):
         assert one.tobytes() == other.tobytes()
 
 
-def test_counters_are_ranked_as_numbers(keras, values, tmp_path):
+def test_counters_are_ranked_as_numbers(keras, values, url):
     """With more than ten layers of a kind, the tenth is not taken for the second."""
 
     def build():
@@ -108,50 +104,52 @@ def test_counters_are_ranked_as_numbers(keras, values, tmp_path):
 
     first, second = build(), build()
     expected = values(first.variables)
-    save(save_path(tmp_path), model=first)
+    save(url, model=first)
     for variable in second.variables:
         variable.assign(np.full(variable.shape, -1))
-    restored(save_path(tmp_path), model=second)
+    restored(url, model=second)
     assert all(np.array_equal(one, other) for one, other in zip(values(second.variables), expected, strict=True))
 
 
-def test_every_difference_is_listed(keras, make, values, tmp_path):
+def test_every_difference_is_listed(keras, make, values, url):
     """A model that does not fit is left alone, and the error names every path, shape and dtype."""
-    save(save_path(tmp_path), model=make())
+    save(url, model=make())
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(1, name="head")])
     before = values(other.variables)
     with pytest.raises(StateMismatchError) as caught:
-        restored(save_path(tmp_path), model=other)
+        restored(url, model=other)
     assert "head/kernel' is not in the checkpoint" in str(caught.value)
     assert "batch_normalization/gamma' is in the checkpoint and not in the model" in str(caught.value)
     assert all(np.array_equal(one, two) for one, two in zip(values(other.variables), before, strict=True))
     with pytest.raises(StateMismatchError, match=r"dense/kernel' has shape \(4, 8\) in the checkpoint, \(4, 9\) here"):
-        restored(save_path(tmp_path), model=make(9))
+        restored(url, model=make(9))
 
 
-def test_another_dtype_is_a_difference(keras, tmp_path):
+def test_another_dtype_is_a_difference(keras, url):
     """Weights of another precision are refused, not rounded."""
     build = lambda dtype: keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, dtype=dtype, name="d")], name="m")  # noqa: E731
-    save(save_path(tmp_path), model=build("float32"))
+    save(url, model=build("float32"))
     with pytest.raises(StateMismatchError, match="'m/d/kernel' is float32 in the checkpoint, bfloat16 here"):
-        restored(save_path(tmp_path), model=build("bfloat16"))
+        restored(url, model=build("bfloat16"))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "int8", "bool", "uint8", "float8_e4m3fn"])
-def test_dtypes_of_variables(keras, backend, dtype, values, tmp_path):
+def test_dtypes_of_variables(keras, backend, dtype, values, url):
     """A variable of any dtype that the backend has keeps its bits."""
     if dtype == "float64" and backend == "jax":
         pytest.skip("JAX has no float64 unless the process is started with it")
-    array = np.array([[0, 1, 1], [1, 0, 1]])
-    one, other = (keras.Variable(number * keras.ops.cast(array, dtype) if number else keras.ops.cast(array * 0, dtype), dtype=dtype) for number in (1, 0)) if False else (keras.Variable(keras.ops.cast(array, dtype), dtype=dtype), keras.Variable(keras.ops.cast(array * 0, dtype), dtype=dtype))
-    save(save_path(tmp_path), variable=one)
-    restored(save_path(tmp_path), variable=other)
+    array = np.array([[0, 1, 1], [1, 0, 1]], np.float32)
+    one, other = (
+        keras.Variable(keras.ops.cast(array * times, dtype), dtype=dtype, trainable=False) for times in (1, 0)
+    )
+    save(url, variable=one)
+    restored(url, variable=other)
     same = keras.ops.all(keras.ops.equal(keras.ops.cast(one, "float32"), keras.ops.cast(other, "float32")))
     assert bool(same)
     assert keras.backend.standardize_dtype(other.dtype) == dtype
 
 
-def test_equal_paths_are_told_apart(keras, values, tmp_path):
+def test_equal_paths_are_told_apart(keras, values, url):
     """Two variables of one path are both saved, each for itself."""
 
     class Twice(keras.Layer):
@@ -161,55 +159,54 @@ def test_equal_paths_are_told_apart(keras, values, tmp_path):
 
     layer = Twice()
     layer.build(None)
-    save(save_path(tmp_path), layer=layer)
+    save(url, layer=layer)
     layer.other.assign([5.0, 5.0])
-    restored(save_path(tmp_path), layer=layer)
+    restored(url, layer=layer)
     assert [list(value) for value in values(layer.variables)] == [[1, 1], [0, 0]]
 
 
-def test_generators_go_on_where_they_were(keras, tmp_path):
+def test_generators_go_on_where_they_were(keras, url):
     """A seed generator of one's own, and Keras' global one, give the numbers that would have come next."""
     generator = keras.random.SeedGenerator(5)
     draw = lambda: [float(keras.random.uniform((), seed=seed)) for seed in (generator, None)]  # noqa: E731
     draw()
-    save(save_path(tmp_path), generator=generator)
+    save(url, generator=generator)
     expected = draw()
-    ckpt = Checkpointer(save_path(tmp_path), CheckpointPolicy(), generator=generator)
+    ckpt = Checkpointer(url, CheckpointPolicy(), generator=generator)
     ckpt.resume()
     assert draw() == expected
     ckpt.close()
 
 
-def test_no_global_generator_is_called_into_being(keras, make, tmp_path):
+def test_no_global_generator_is_called_into_being(keras, make, url):
     """Saving leaves Keras' global random state as it is: where there is no generator, none is made."""
     from keras.src.backend.common import global_state
 
     keras.backend.clear_session()
-    save(save_path(tmp_path), model=make())
+    save(url, model=make())
     assert global_state.get_global_attribute("global_seed_generator") is None
 
 
-def test_a_model_without_weights_yet(keras, tmp_path):
+def test_a_model_without_weights_yet(keras, url):
     """A model that is not built is refused when it is handed over, with what to do; not saved empty."""
     with pytest.raises(StateError, match=r"'sequential' is not built.*keras\.Input"):
-        Checkpointer(save_path(tmp_path), CheckpointPolicy(), model=keras.Sequential([keras.layers.Dense(1)]))
+        Checkpointer(url, CheckpointPolicy(), model=keras.Sequential([keras.layers.Dense(1)]))
 
 
-def test_an_optimizer_without_state_yet(make, data, tmp_path):
+def test_an_optimizer_without_state_yet(make, data, url):
     """An optimizer that is not built cannot take the state of one that is: one sentence says how to build it."""
     model = trained(make, data)
-    save(save_path(tmp_path), model=model, optimizer=model.optimizer)
+    save(url, model=model, optimizer=model.optimizer)
     fresh = make()
     if fresh.optimizer.built:
         pytest.skip("this backend builds the optimizer with the model")
     with pytest.raises(StateMismatchError, match=r"optimizer\.build\(model\.trainable_variables\)") as caught:
-        restored(save_path(tmp_path), model=fresh, optimizer=fresh.optimizer)
+        restored(url, model=fresh, optimizer=fresh.optimizer)
     assert len(caught.value.problems) == 1
 
 
-def test_another_backends_checkpoint(backend, make, data, tmp_path):
+def test_another_backends_checkpoint(backend, make, data, url):
     """What one backend wrote restores on another, although they count steps and seeds in integers of other widths."""
-    url = save_path(tmp_path)
     script = Path(__file__).parent / "writer.py"
     subprocess.run([sys.executable, script, url], env=os.environ | {"KERAS_BACKEND": OTHERS[backend]}, check=True)
     model = trained(make, data)
@@ -220,12 +217,12 @@ def test_another_backends_checkpoint(backend, make, data, tmp_path):
             assert np.array_equal(np.asarray(here.numpy() if backend != "torch" else here.value.detach()), stored), path
 
 
-def test_other_frameworks_read_it(backend, make, tmp_path):
+def test_other_frameworks_read_it(backend, make, url):
     """The weights load as tensors of another framework, with no Keras around."""
     model = make()
-    save(save_path(tmp_path), model=model)
+    save(url, model=model)
     framework = {"tensorflow": "jax", "jax": "torch", "torch": "numpy"}[backend]
-    loaded = open_run(save_path(tmp_path)).latest.load("model", framework=framework)
+    loaded = open_run(url).latest.load("model", framework=framework)
     kernel = loaded["sequential/dense/kernel"]
     assert type(kernel).__module__.split(".")[0] in (framework, "jaxlib")
     assert np.array_equal(np.asarray(kernel), np.asarray(model.layers[0].get_weights()[0]))
