@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -14,20 +13,18 @@ from ..storage.backend import open_backend
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
 from ..storage.run import Run
-from . import preflight, restoring, rng, snapshot
+from . import restoring, rng
 from .caller import warn_caller
 from .decision import Decision
 from .monitor import MetricMonitor
 from .policy import CheckpointPolicy
 from .position import Position
 from .preemption import Preemption
-from .saver import Saver, SaveRequest, name_checkpoint
-from .staging import Staging
+from .saves import Saves
 from .state import Stateful, check_objects
-from .tracker import SaveTracker
 from .training import Rewind, Training
 from .when import Facts
-from .writer import SaveHandle, Writer
+from .writer import SaveHandle
 
 _log = logging.getLogger(__name__)
 
@@ -78,16 +75,11 @@ class Checkpointer:
         self.run = Run(backend)
         """The run, for reading."""
         self._objects = objects
-        self._mode = mode
-        self._saver = Saver(backend, self.policy)
-        preflight.check(backend, objects, self.policy, held=len(self._saver.checkpoints))
         self._training = Training(self.run, self.policy)
-        self._tracker = SaveTracker(time.monotonic())
-        self._staging = Staging()
-        self._writer = Writer()
+        self._saves = Saves(backend, self.policy, self._training, objects, sync=mode == "sync")
         self._preemption = Preemption()
         self._handles_sigterm = bool(self.policy.decide(_SIGNALLED))
-        self._must_resume = self._saver.holds_anything
+        self._must_resume = self._saves.newest_held is not None
         self._going_back: Rewind | None = None
         self._epoch_of_loop: int | None = None
         self._closed = False
@@ -139,7 +131,7 @@ class Checkpointer:
                 if self.position.next_epoch == self._epoch_of_loop:
                     self.log()  # nothing to say is fine without a monitor; with one it is an error that names it
             self._epoch_of_loop = None
-            self._save_if_due("end")
+            self._saves.save_if_due("end")
             self.wait()
         finally:
             self._epoch_of_loop = None
@@ -177,7 +169,7 @@ class Checkpointer:
         self._check_epoch(epoch)
         merged = {**metrics, **named} if metrics else named
         verdicts = self._training.close_epoch(merged, epoch=epoch, step=step)
-        reasons = self._save_if_due("epoch", improved=self._tracker.improved(verdicts, self.monitors))
+        reasons = self._saves.save_if_due("epoch", verdicts)
         made = Decision(verdicts=verdicts, save_reasons=reasons)
         _log.debug("epoch.decided step=%d %s", self.position.step, made)
         self._end_if_preempted()
@@ -198,7 +190,7 @@ class Checkpointer:
         """
         self._begin("log_step")
         self._training.close_step({**metrics, **named} if metrics else named, step=step)
-        self._save_if_due("step")
+        self._saves.save_if_due("step")
         self._end_if_preempted()
 
     # ── saving and restoring ──────────────────────────────────────────────────────────────────────────────────────
@@ -213,7 +205,7 @@ class Checkpointer:
             As `log`.
         """
         self._begin("save")
-        return self._save(("request",))
+        return self._saves.save(("request",))
 
     def resume(self) -> Position | None:
         """Continue the run from its latest checkpoint: objects, random numbers, monitors, history and position.
@@ -279,8 +271,7 @@ class Checkpointer:
         Raises:
             SaveFailedError: the last one failed.
         """
-        self._writer.wait()
-        self._surface()
+        self._saves.wait()
 
     def close(self, *, save: bool = True) -> None:
         """Save at the end if the policy says so and training went on since the last save; wait; let go of everything.
@@ -325,11 +316,11 @@ class Checkpointer:
     def _begin(self, call: str) -> None:
         """What comes before anything is recorded."""
         self._check_open(call)
-        self._surface()
+        self._saves.surface()
         if self._going_back is not None:
             self._go_back()
         if self._must_resume:
-            raise RunExistsError(self.run.url, self._saver.newest_name)
+            raise RunExistsError(self.run.url, self._saves.newest_held or "")
         self._arm()
 
     def _check_open(self, call: str) -> None:
@@ -349,67 +340,10 @@ class Checkpointer:
                 f"epochs() is at epoch {self._epoch_of_loop} (from 0), log() was told epoch={epoch}. Leave epoch out."
             )
 
-    def _surface(self) -> None:
-        """Tell the user what went wrong behind training."""
-        failure = self._writer.take_error()
-        while self._saver.notices:
-            warn_caller(self._saver.notices.pop(0))
-        if failure is None:
-            return
-        self._tracker.failed(self._saver.checkpoints)
-        if self.policy.on_save_error == "raise":
-            raise failure
-        warn_caller(f"{failure} Training goes on.")
-
-    def _save_if_due(
-        self, event: Literal["epoch", "step", "end", "signal", "exception"], *, improved: bool = False
-    ) -> tuple[str, ...]:
-        facts = Facts(
-            event=event,
-            epoch=self.position.epoch,
-            step=self.position.step,
-            time=time.monotonic(),
-            improved=improved,
-            last_saved_epoch=self._tracker.last.epoch,
-            last_saved_step=self._tracker.last.step,
-            last_saved_time=self._tracker.last.time,
-        )
-        reasons = self.policy.decide(facts)
-        if reasons:
-            self._save(reasons)
-        return reasons
-
     def _save_unless_restored(self, event: Literal["end", "exception"]) -> None:
         """Save what training left, unless it never began, or the objects are those of an older checkpoint by now."""
         if not self._must_resume and self._going_back is None:
-            self._save_if_due(event)
-
-    def _save(self, reasons: tuple[str, ...]) -> SaveHandle:
-        self._writer.wait()  # staging holds one snapshot: the one before must be written
-        self._surface()
-        self._training.flush()
-        metrics, scores = self._training.metrics_and_scores()
-        name, write_id = name_checkpoint(self.position)
-        request = SaveRequest(
-            name=name,
-            write_id=write_id,
-            snapshot=snapshot.take(self._objects, self._staging),
-            position=self.position,
-            reasons=reasons,
-            metrics=metrics,
-            scores=scores,
-            training=self._training.to_json(),
-        )
-        self._tracker.started(self.position, time.monotonic(), scores)
-        handle = self._writer.submit(name, lambda: self._write(request))
-        if self._mode == "sync":
-            self.wait()
-        return handle
-
-    def _write(self, request: SaveRequest) -> None:
-        """Runs in the writer's thread: what a checkpoint says was logged is durable before the checkpoint is."""
-        self._training.sync()
-        self._saver.save(request)
+            self._saves.save_if_due(event)
 
     def _go_back(self) -> None:
         """Training goes on from the checkpoint that was restored last."""
@@ -417,8 +351,7 @@ class Checkpointer:
         if rewind is None:
             return
         self._training.go_back(rewind)
-        self._saver.parent = rewind.checkpoint.sequence
-        self._tracker.resumed(rewind.position, time.monotonic(), self._saver.checkpoints)
+        self._saves.continue_from(rewind)
         self._must_resume = False
 
     def _arm(self) -> None:
@@ -427,7 +360,7 @@ class Checkpointer:
 
     def _end_if_preempted(self) -> None:
         if self._preemption.requested:
-            self._save_if_due("signal")
+            self._saves.save_if_due("signal")
             self.wait()
             self._preemption.end_training()
 
@@ -437,8 +370,8 @@ class Checkpointer:
         loaders = [obj for obj in self._objects.values() if isinstance(obj, Stateful) and hasattr(obj, "__iter__")]
         if position.steps_in_epoch and not loaders:
             warn_caller(
-                f"the run was left in the middle of epoch {position.next_epoch + 1}, after {position.steps_in_epoch} of "
-                "its steps; it goes on there, but a data loader without state begins the epoch anew. Pass a "
+                f"the run was left in the middle of epoch {position.next_epoch + 1}, {position.steps_in_epoch} of its "
+                "steps done; it goes on there, but a data loader without state begins the epoch anew. Pass a "
                 "StatefulDataLoader to the Checkpointer, or skip ckpt.position.steps_in_epoch batches."
             )
 
@@ -452,9 +385,8 @@ class Checkpointer:
     def _release(self) -> None:
         self._closed = True
         self._preemption.uninstall()
-        self._writer.close()
+        self._saves.close()
         self._training.close()
-        self._staging.release()
 
 
 _SIGNALLED = Facts(

@@ -71,14 +71,11 @@ class Saver:
         return self._run.checkpoints
 
     @property
-    def holds_anything(self) -> bool:
-        """The run holds a checkpoint, or a manifest that cannot be read."""
-        return self._run.next_sequence > 1
-
-    @property
-    def newest_name(self) -> str:
-        """The name of the newest checkpoint, for messages."""
-        return self.checkpoints[-1].name if self.checkpoints else "one whose manifest is damaged"
+    def newest_name(self) -> str | None:
+        """The name of the newest checkpoint; None if the run holds none, not even one that cannot be read."""
+        if self.checkpoints:
+            return self.checkpoints[-1].name
+        return "one whose manifest is damaged" if self._run.next_sequence > 1 else None
 
     def save(self, request: SaveRequest) -> None:
         """Write, commit, then retire what the policy no longer keeps.

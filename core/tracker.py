@@ -39,11 +39,11 @@ class SaveTracker:
         """
         if any(verdict.improved for verdict in verdicts):
             return True
-        return self._owed and any(
+        return self._owed and any(  # no verdicts, no improvement: only the end of an epoch judges
             verdict.eligible
             and verdict.smoothed is not None
             and monitor.better(verdict.smoothed, self._best.get(monitor.key))
-            for verdict, monitor in zip(verdicts, monitors, strict=True)
+            for verdict, monitor in zip(verdicts, monitors, strict=bool(verdicts))
         )
 
     def started(self, position: Position, now: float, scores: Sequence[Score]) -> None:

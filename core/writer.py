@@ -50,8 +50,13 @@ class SaveHandle:
         """Wait until it has ended, well or not; the error stays for whoever asks next."""
         futures.wait([self._future])
 
-    def error(self) -> SaveFailedError | None:
-        """Return the failure, once: None if there is none, none yet, or somebody was told already."""
+    @property
+    def succeeded(self) -> bool:
+        """It has ended, and the checkpoint is committed."""
+        return self._future.done() and not self._future.cancelled() and self._future.exception() is None
+
+    def untold_error(self) -> SaveFailedError | None:
+        """Return the failure, once: None if there is none, none yet, or `result` told it already."""
         if not self._future.done() or self._future.cancelled() or self._told.is_set():
             return None
         error = self._future.exception()
@@ -77,16 +82,16 @@ class Writer:
         return self._last
 
     def wait(self) -> None:
-        """Wait until the save in flight has ended, well or not; its error is `take_error`'s."""
+        """Wait until the save in flight has ended, well or not; `take_ended` has it."""
         if self._last is not None:
             self._last.wait()
 
-    def take_error(self) -> SaveFailedError | None:
-        """Return the error of the save that ended last, once."""
+    def take_ended(self) -> SaveHandle | None:
+        """Return the save that ended last, once; None while one is in flight."""
         if self._last is None or not self._last.done():
             return None
         ended, self._last = self._last, None
-        return ended.error()
+        return ended
 
     def close(self) -> None:
         """Wait for the save in flight and end the thread."""

@@ -147,7 +147,7 @@ def _parse(line: bytes) -> tuple[Mark, Mark | None, Row] | None:
             metrics={name: float(value) for name, value in parsed["metrics"].items()},
         )
         return _mark(parsed["branch"], parsed["row"]), _parent(parsed.get("from")), row
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
 
 

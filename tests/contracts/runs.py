@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
 
 from keepbest.storage import statefile, tensorfile, typedjson
@@ -74,7 +76,7 @@ class SmallRun:
         """Commit a checkpoint and return its record."""
         number = self.writer.next_sequence
         epoch = number - 1 if epoch is None else epoch
-        write_id = f"{number:06x}{id(self) % 2**32:08x}".ljust(32, "0")
+        write_id = uuid.uuid4().hex
         name = checkpoint_name(epoch=epoch, step=10 * number, write_id=write_id)
         arrays = weights(number) if arrays is None else arrays
         held = {"model": record("model", arrays)} if objects is None else objects

@@ -497,7 +497,7 @@ def test_a_failed_save_does_not_hide_what_ended_training(tmp_path):
     with pytest.raises(ZeroDivisionError) as caught, Checkpointer(url, BY_LOSS, weights=Weights()) as ckpt:
         with Breakable(tmp_path / "run" / "checkpoints"):
             ckpt.log(val_loss=1.0)
-            ckpt._writer.wait()
+            ckpt._saves._writer.wait()
         raise ZeroDivisionError
     assert any("saving epoch-001" in note for note in caught.value.__notes__)
 
@@ -572,3 +572,24 @@ def test_what_one_monitor_cannot_judge_counts_with_none(run_url):
             ckpt.log(val_loss=0.1)
         assert ckpt.monitors[0].best is None
         assert ckpt.log(val_loss=0.5, val_acc=0.5).improved
+
+
+@pytest.mark.parametrize("end", ["result", "cancel"])
+def test_a_save_that_did_not_happen_is_made_good(tmp_path, end):
+    """A failure that result() told, and a save that was cancelled, leave the state to be saved at the next chance."""
+    url = str(tmp_path / "run")
+    policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=None)
+    with Checkpointer(url, policy, weights=Weights()) as ckpt:
+        ckpt.log(val_loss=3.0)
+        ckpt.wait()
+        if end == "result":
+            with Breakable(tmp_path / "run" / "checkpoints"), pytest.raises(SaveFailedError):
+                ckpt.save().result()
+        else:
+            release = threading.Event()
+            ckpt._saves._writer._executor.submit(release.wait)
+            assert ckpt.save().cancel()
+            release.set()
+        assert ckpt.log(val_loss=2.0).saved
+    assert keepbest.open_run(url).best.metrics["val_loss"] == 2.0
+    assert keepbest.open_run(url).verify().ok

@@ -1,6 +1,7 @@
 """mode="auto" knows the field's metric names as whole words, and refuses what it does not know."""
 
 import pytest
+
 from keepbest.core.direction import HIGHER, LOWER, direction, known_direction
 from keepbest.errors import AmbiguousModeError, ConfigError, UnknownModeError
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from keepbest.core.metric import Measured, check_reduce, dated, scalar, scalars
 from keepbest.errors import ConfigError, MetricValueError
 

@@ -7,6 +7,7 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from keepbest.core.metric import Measured
 from keepbest.core.monitor import MetricMonitor
 from keepbest.core.smoothing import ExponentialMean, MovingMean, MovingMedian, parse_smoothing

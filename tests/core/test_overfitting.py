@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from keepbest.core.monitor import MetricMonitor
 from keepbest.core.overfitting import OverfittingWatch, generalisation_gap, overfits, training_partners
 from keepbest.errors import ConfigError

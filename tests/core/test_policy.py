@@ -8,6 +8,7 @@ import tomllib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from keepbest.core.policy import CheckpointPolicy
 from keepbest.core.retention import KeepAll, KeepAnyOf, KeepBest, KeepBytes, KeepEveryNEpochs, KeepLast
 from keepbest.core.spec import MonitorSpec

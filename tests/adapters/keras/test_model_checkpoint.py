@@ -1,8 +1,6 @@
 """ModelCheckpoint behaves as Keras' own, side by side with it, where Keras' own is right; and safely where it is not."""
 
 import os
-import re
-import warnings
 
 import fsspec
 import numpy as np
@@ -94,7 +92,6 @@ TABLE = [
     pytest.param("m.weights.h5", {"save_best_only": True, "save_weights_only": True}, id="best-weights"),
     pytest.param("m_{epoch}.weights.h5", {"save_weights_only": True}, id="weights"),
     pytest.param("m_{epoch}.h5", {}, id="h5"),
-    pytest.param("m.weights.h5", {}, id="whole-model-named-weights"),
     pytest.param("{epoch}/deep/{loss:.3f}.keras", {}, id="folders"),
     pytest.param("m_{epoch}_{batch}.keras", {"save_freq": 3}, id="batches"),
     pytest.param("m_{epoch}_{batch}.keras", {"save_freq": 7}, id="batches-over-epochs"),
@@ -124,8 +121,7 @@ def test_same_as_keras(keras, script, kernel, tmp_path, capsys, template, settin
         weights = {name: kernel(folder / name) for name in files(folder)}
         seen[side] = (weights, printed, callback.best, callback.filepath.replace(f"/{side}/", "/"))
     assert seen["ours"] == seen["keras"]
-    assert seen["ours"][0] or "never" in str(settings) or settings.get("initial_value_threshold") == 0.1
-    assert os.listdir(tmp_path / "ours")[0] or True
+    assert seen["ours"][0] or settings.get("initial_value_threshold") == 0.1
 
 
 def test_same_as_keras_in_fit(keras, make, fit, tmp_path, capsys):
@@ -415,9 +411,7 @@ def test_resume_finishes_what_a_crash_left(script, kernel, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("keepbest.storage.local.LocalBackend.publish", cut)
         with pytest.raises(PowerCutError):
-            script.play(ModelCheckpoint(**settings), values=(0.3,)) if False else script.play(
-                ModelCheckpoint(tmp_path / "m.keras", save_best_only=True), values=(0.3,)
-            )
+            script.play(ModelCheckpoint(tmp_path / "m.keras", save_best_only=True), values=(0.3,))
     assert kernel(tmp_path / "m.keras") == 1
     callback = ModelCheckpoint(**settings)
     script.play(callback, values=())

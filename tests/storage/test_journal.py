@@ -1,0 +1,245 @@
+"""The journal: every logged row, and the exact history of any checkpoint, whatever happened to the file."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keepbest.storage.backend import open_backend
+from keepbest.storage.history import Row
+from keepbest.storage.journal import Journal, Mark, read_history
+from keepbest.storage.layout import JOURNAL
+
+
+def row(number, *, kind="epoch", **metrics):
+    return Row(
+        kind=kind, epoch=number, step=10 * number, time=1.7e9 + number, metrics=metrics or {"loss": float(number)}
+    )
+
+
+def write(journal, numbers):
+    for number in numbers:
+        journal.append(row(number))
+
+
+def epochs(history):
+    return [found.epoch for found in history.rows]
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_are_read_back(backend):
+    """Every row comes back as it was logged: NaN, infinities and metrics of any name."""
+    rows = [row(0, **{"loss": math.inf, 'größe "x"\n': -math.inf}), row(1, kind="step", loss=0.1), row(2, loss=1e-320)]
+    journal = Journal(backend)
+    for one in rows:
+        journal.append(one)
+    journal.sync()
+    journal.close()
+    assert read_history(backend).rows == rows
+    journal.append(row(3, loss=math.nan))
+    assert math.isnan(read_history(backend)["loss"][-1])
+    for line in backend.read(JOURNAL).splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_columns_are_those_of_keras(backend):
+    """Epochs fill the columns, each with when it was; single steps stand apart."""
+    journal = Journal(backend)
+    for one in (row(0, loss=3.0), row(0, kind="step", loss=9.0), row(1, loss=2.0, val_loss=4.0), row(2, val_loss=5.0)):
+        journal.append(one)
+    history = read_history(backend)
+    assert dict(history) == {"loss": [3.0, 2.0], "val_loss": [4.0, 5.0]}
+    assert (history.epochs["val_loss"], history.steps["val_loss"]) == ([1, 2], [10, 20])
+    assert [found.metrics for found in history.steps_log] == [{"loss": 9.0}]
+    assert "3 epochs of loss, val_loss" in repr(history)
+
+
+def test_a_run_without_a_journal_has_an_empty_history(backend):
+    """Nothing was logged: nothing is there, and that is no error."""
+    assert len(read_history(backend)) == 0
+    assert read_history(backend, Mark(branch="x", rows=3)).rows == []
+
+
+# ── branches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_resuming_continues_the_history(backend):
+    """Rows of a training that was resumed twice are one history."""
+    first = Journal(backend)
+    write(first, [0, 1])
+    second = Journal(backend)
+    second.continue_from(first.mark)
+    assert second.mark == first.mark
+    write(second, [2])
+    third = Journal(backend)
+    third.continue_from(second.mark)
+    write(third, [3])
+    assert epochs(read_history(backend)) == [0, 1, 2, 3]
+    assert epochs(read_history(backend, second.mark)) == [0, 1, 2]
+
+
+def test_going_back_abandons_the_future(backend):
+    """After going back to an older checkpoint, the history is the way over it; the abandoned way is still known."""
+    journal = Journal(backend)
+    write(journal, [0, 1])
+    checkpoint = journal.mark
+    write(journal, [2, 3])
+    abandoned = journal.mark
+    journal.continue_from(checkpoint)
+    write(journal, [12, 13])
+    assert epochs(read_history(backend)) == [0, 1, 12, 13]
+    assert epochs(read_history(backend, checkpoint)) == [0, 1]
+    assert epochs(read_history(backend, abandoned)) == [0, 1, 2, 3]
+    journal.continue_from(None)
+    write(journal, [20])
+    assert epochs(read_history(backend)) == [20]
+
+
+def test_rows_after_the_last_checkpoint_are_passed_over_on_resume(backend):
+    """What a crash lost of training is logged again, and stands in the history once."""
+    crashed = Journal(backend)
+    write(crashed, [0, 1])
+    checkpoint = crashed.mark
+    write(crashed, [2])
+    resumed = Journal(backend)
+    resumed.continue_from(checkpoint)
+    write(resumed, [2, 3])
+    assert epochs(read_history(backend)) == [0, 1, 2, 3]
+
+
+def test_two_trainings_that_write_at_once_stay_apart(backend):
+    """Two writers' rows alternate in the file, and each history is whole."""
+    one, other = Journal(backend), Journal(backend)
+    for number in range(5):
+        write(one, [number])
+        write(other, [100 + number])
+    assert epochs(read_history(backend, one.mark)) == list(range(5))
+    assert epochs(read_history(backend, other.mark)) == list(range(100, 105))
+
+
+# ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_line_cut_anywhere_costs_no_other_line(memory_url):
+    """Wherever a crash cuts the file, whole lines are read, and rows logged afterwards are not swallowed."""
+    backend = open_backend(memory_url)
+    journal = Journal(backend)
+    write(journal, [0, 1])
+    mark = journal.mark
+    whole_lines = len(backend.read(JOURNAL))
+    write(journal, [2])
+    data = backend.read(JOURNAL)
+    for end in range(whole_lines, len(data)):
+        backend.replace(JOURNAL, data[:end])
+        resumed = Journal(backend)
+        resumed.continue_from(mark)
+        write(resumed, [12, 13])
+        assert epochs(read_history(backend)) == [0, 1, 12, 13]
+        resumed.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_an_altered_byte_costs_no_more_than_its_lines(place, flip):
+    """Flip any byte of the journal: reading gives a history, and the rows of other lines are in it."""
+    backend = open_backend("memory://test-journal")
+    backend.delete([JOURNAL])
+    journal = Journal(backend)
+    write(journal, range(5))
+    data = bytearray(backend.read(JOURNAL))
+    place %= len(data)
+    data[place] ^= flip
+    backend.replace(JOURNAL, bytes(data))
+    found = {one.step: one for one in read_history(backend, journal.mark).rows}
+    damaged = data[:place].count(b"\n")
+    for number in range(5):
+        if not damaged <= number <= damaged + 1:
+            assert found[10 * number] == row(number)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"null",
+        b"[1]",
+        b"{}",
+        b'{"branch":"a","row":0}',
+        b'{"branch":"a","row":99999999999999,"kind":"epoch","epoch":0,"step":0,"time":0,"metrics":{}}',
+        b'{"branch":"a","row":1,"kind":"week","epoch":0,"step":0,"time":0,"metrics":{}}',
+        b'{"branch":"a","row":1,"kind":"epoch","epoch":0,"step":0,"time":0,"metrics":[]}',
+        b'{"branch":"a","row":1,"kind":"epoch","epoch":0,"step":0,"time":0,"metrics":{"a":null}}',
+        b'{"branch":"a","row":1,"kind":"epoch","epoch":1e999,"step":0,"time":0,"metrics":{}}',
+        b'{"branch":"a","row":0,"from":{"branch":"a","rows":9},"kind":"epoch","epoch":0,"step":0,"time":0,"metrics":{}}',
+        b'{"branch":"a","row":0,"from":7,"kind":"epoch","epoch":0,"step":0,"time":0,"metrics":{}}',
+    ],
+)
+def test_a_line_that_makes_no_sense_is_passed_over(backend, line):
+    """A line that somebody altered raises nothing, and takes neither memory nor time without end."""
+    journal = Journal(backend)
+    write(journal, [0, 1])
+    appender = backend.append(JOURNAL)
+    appender.write(line + b"\n")
+    appender.close()
+    read_history(backend)
+    assert epochs(read_history(backend, journal.mark)) == [0, 1]
+
+
+def test_closing_twice_is_harmless(backend):
+    """A journal that was never written to, or is closed already, can be closed and synced."""
+    journal = Journal(backend)
+    journal.sync()
+    journal.close()
+    write(journal, [0])
+    journal.close()
+    journal.close()
+    write(journal, [1])
+    assert epochs(read_history(backend)) == [0, 1]
+
+
+# ── cost ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_cost_of_a_row_does_not_grow(backend):
+    """A training of 50,000 rows writes each once and reads nothing back but the end of the file, once."""
+    from contracts.faults import WrappedBackend
+
+    class Counting(WrappedBackend):
+        """Counts the bytes that pass."""
+
+        read = written = 0
+
+        def _call(self, name, *args):
+            found = super()._call(name, *args)
+            if name == "append":
+                return CountingAppender(found, self)
+            if name == "read_ranges":
+                self.read_bytes += sum(map(len, found))
+            return found
+
+        read_bytes = 0
+
+    class CountingAppender:
+        def __init__(self, inner, counts):
+            self.inner, self.counts = inner, counts
+            self.sync, self.close = inner.sync, inner.close
+
+        def write(self, data):
+            self.counts.written += len(data)
+            self.inner.write(data)
+
+    counting = Counting(backend)
+    journal = Journal(counting)
+    for number in range(50_000):
+        journal.append(row(number, kind="step"))
+    journal.close()
+    data = backend.read(JOURNAL)
+    assert counting.written == len(data)
+    assert counting.read_bytes <= 1
+    assert len(data) < 50_000 * 150
+    assert [found.epoch for found in read_history(backend).rows] == list(range(50_000))
