@@ -12,7 +12,9 @@ from rich.table import Table
 console = Console()
 
 
-def interleaved(cases: Mapping[str, Callable[[], object]], *, repetitions: int, warmup: int = 2) -> dict[str, list[float]]:
+def interleaved(
+    cases: Mapping[str, Callable[[], object]], *, repetitions: int, warmup: int = 2
+) -> dict[str, list[float]]:
     """Run the cases in turn, A B C A B C …, and return the seconds of each run; the warm-up is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(warmup + repetitions):

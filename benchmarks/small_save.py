@@ -29,7 +29,12 @@ def torch_training():
 
 def keras_training():
     model = keras.Sequential(
-        [keras.Input((64,)), keras.layers.Dense(128, activation="relu"), keras.layers.Dropout(0.4), keras.layers.Dense(10)]
+        [
+            keras.Input((64,)),
+            keras.layers.Dense(128, activation="relu"),
+            keras.layers.Dropout(0.4),
+            keras.layers.Dense(10),
+        ]
     )
     model.compile(optimizer="adam", loss="mse")
     model.fit(np.zeros((8, 64)), np.zeros((8, 10)), verbose=0)

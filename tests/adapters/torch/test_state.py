@@ -85,7 +85,7 @@ def test_tensors_that_are_not_contiguous_keep_their_values(run_url, make):
 
 
 def test_tied_weights_are_stored_once_and_load_with_safetensors_alone(tmp_path):
-    """The model's file follows the convention of safetensors.torch.load_model, and keepbest restores the tie as well."""
+    """The model's file follows the convention of safetensors.torch.load_model; keepbest restores the tie as well."""
     model = Tied()
     checkpoint = save(str(tmp_path / "run"), model=model)
     file = tmp_path / "run" / "checkpoints" / checkpoint.name / "model.safetensors"
