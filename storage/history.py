@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,25 +29,34 @@ class History(Mapping[str, list[float]]):
     `history.epochs["val_loss"]` and `history.steps["val_loss"]` says when.
     """
 
-    def __init__(self, rows: Iterator[Row] | list[Row] | tuple[Row, ...] = ()) -> None:
-        self.columns: dict[str, list[float]] = {}
-        self.epochs: dict[str, list[int]] = {}
-        self.steps: dict[str, list[int]] = {}
-        self.rows: list[Row] = []
-        for row in rows:
-            self.append(row)
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.rows: list[Row] = list(rows)
+        self._entered = 0
+        self._columns: dict[str, list[float]] = {}
+        self._epochs: dict[str, list[int]] = {}
+        self._steps: dict[str, list[int]] = {}
 
     def append(self, row: Row) -> None:
-        """Add a row; rows of kind "step" do not enter the columns."""
+        """Add a row. It enters the columns when somebody looks at them: training logs more often than people look."""
         self.rows.append(row)
-        if row.kind != "epoch":
-            return
-        for name, value in row.metrics.items():
-            if name not in self.columns:
-                self.columns[name], self.epochs[name], self.steps[name] = [], [], []
-            self.columns[name].append(value)
-            self.epochs[name].append(row.epoch)
-            self.steps[name].append(row.step)
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """Values by metric, of the rows that closed an epoch."""
+        self._enter()
+        return self._columns
+
+    @property
+    def epochs(self) -> dict[str, list[int]]:
+        """For each value of the columns, the epoch (from 0) that it was logged for."""
+        self._enter()
+        return self._epochs
+
+    @property
+    def steps(self) -> dict[str, list[int]]:
+        """For each value of the columns, the training steps closed when it was logged."""
+        self._enter()
+        return self._steps
 
     @property
     def steps_log(self) -> list[Row]:
@@ -66,3 +75,12 @@ class History(Mapping[str, list[float]]):
     def __repr__(self) -> str:
         epochs = sum(row.kind == "epoch" for row in self.rows)
         return f"History({epochs} epochs of {', '.join(self.columns) or 'nothing'})"
+
+    def _enter(self) -> None:
+        """Bring the columns up to the last row; each row is entered once."""
+        for row in self.rows[self._entered :]:
+            for name, value in row.metrics.items() if row.kind == "epoch" else ():
+                self._columns.setdefault(name, []).append(value)
+                self._epochs.setdefault(name, []).append(row.epoch)
+                self._steps.setdefault(name, []).append(row.step)
+        self._entered = len(self.rows)

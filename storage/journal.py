@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic_core import to_json
+
 from ..errors import ObjectNotFoundError, StorageError
 from .backend import Appender, Backend
 from .history import History, Row
 from .layout import JOURNAL
-
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-"""Made once: json.dumps would make an encoder for every row."""
 
 _KINDS: dict[str, Literal["epoch", "step"]] = {"epoch": "epoch", "step": "step"}
 
@@ -67,7 +66,7 @@ class Journal:
                 # A crash cut the last line short; a new line keeps it from swallowing ours.
                 self._appender.write(b"\n")
         try:
-            self._appender.write(_encode(line).encode() + b"\n")
+            self._appender.write(to_json(line) + b"\n")
         except StorageError:
             self.close()  # the line may be torn: opened anew, the journal is looked at again
             raise

@@ -1,0 +1,178 @@
+"""Garbage collection: deletes what a crash left, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from contracts.faults import WrappedBackend
+from contracts.runs import SmallRun, same, weights
+
+from keepbest.storage.backend import Entry, open_backend
+from keepbest.storage.history import Row
+from keepbest.storage.journal import Journal
+from keepbest.storage.layout import commit_key, data_key
+from keepbest.storage.manifest import seal
+from keepbest.storage.run import Run
+
+TEMPORARY = ".tmp-0123456789abcdef0123456789abcdef"
+ORPHAN = "epoch-009_step-000090_abcdef"
+
+
+@pytest.fixture
+def small(backend):
+    run = SmallRun(backend)
+    for _ in range(2):
+        run.save()
+    run.writer.refresh_hints()
+    Journal(backend).append(Row(kind="epoch", epoch=0, step=1, time=0.0))
+    return run
+
+
+def orphaned(backend):
+    """Leave what a killed save leaves: data without a commit, and temporary files."""
+    keys = [
+        data_key(ORPHAN, "model.safetensors"),
+        data_key(ORPHAN, "state.json"),
+        f"commits/{TEMPORARY}",
+        f"{TEMPORARY}/model.keras",
+    ]
+    for key in keys:
+        backend.put(key, [b"12345"])
+    return keys
+
+
+def keys(backend):
+    return [entry.key for entry in backend.list("")]
+
+
+class Later(WrappedBackend):
+    """Everything in it is so many seconds older."""
+
+    def __init__(self, inner, seconds):
+        super().__init__(inner)
+        self.seconds = seconds
+
+    def _call(self, name, *args):
+        found = super()._call(name, *args)
+        if name != "list":
+            return found
+        return [Entry(key=entry.key, size=entry.size, modified=entry.modified - self.seconds) for entry in found]
+
+
+def test_garbage_goes_and_the_rest_stays(backend, small):
+    """Orphans and temporary files are deleted; checkpoints, journal, index and hints are not touched."""
+    before = keys(backend)
+    orphaned(backend)
+    report = Run(backend).gc(grace=0)
+    assert keys(backend) == before
+    assert Run(backend).verify().ok
+    assert sorted(orphan.name for orphan in report.removed) == sorted([TEMPORARY, f"commits/{TEMPORARY}", ORPHAN])
+    assert report.nbytes == 20
+    assert str(report) == "removed 3 orphan(s), 20 bytes."
+    assert Run(backend).gc(grace=0).removed == ()
+
+
+def test_what_is_young_may_be_a_save_under_way(backend, small):
+    """Without being told otherwise, nothing is deleted that changed within the hour."""
+    left = orphaned(backend)
+    report = Run(backend).gc()
+    assert report.removed == ()
+    assert len(report.kept) == 3
+    assert "3 are too young" in str(report)
+    assert set(left) <= set(keys(backend))
+    assert len(Run(Later(backend, 3700)).gc().removed) == 3
+    assert not set(left) & set(keys(backend))
+
+
+def test_an_orphan_is_as_young_as_its_youngest_file(backend, small):
+    """A save that takes longer than the grace period for all its files is safe while it writes them."""
+    backend.put(data_key(ORPHAN, "old"), [b"x"])
+
+    class FirstIsOld(Later):
+        def _call(self, name, *args):
+            found = WrappedBackend._call(self, name, *args)
+            if name != "list":
+                return found
+            old = [entry for entry in found if entry.key.endswith("/old")]
+            return [
+                Entry(key=entry.key, size=entry.size, modified=entry.modified - self.seconds * (entry in old))
+                for entry in found
+            ]
+
+    watched = Run(FirstIsOld(backend, 10_000))
+    assert len(watched.gc(dry_run=True).removed) == 1
+    backend.put(data_key(ORPHAN, "new"), [b"x"])
+    assert watched.gc().removed == ()
+
+
+def test_a_dry_run_only_says(backend, small):
+    """With `dry_run`, the report is that of a real run and nothing is deleted."""
+    orphaned(backend)
+    before = keys(backend)
+    report = Run(backend).gc(grace=0, dry_run=True)
+    assert keys(backend) == before
+    assert "would remove 3 orphan(s)" in str(report)
+    assert {orphan.files for orphan in report.removed} == {orphan.files for orphan in Run(backend).gc(grace=0).removed}
+
+
+@pytest.mark.parametrize("manifest", [b"half", seal(b'{"format":"2.0"}')], ids=["damaged", "newer"])
+def test_while_a_manifest_cannot_be_read_no_data_goes(backend, small, manifest):
+    """Nobody knows which data an unreadable manifest names, so only temporary files are deleted then."""
+    orphaned(backend)
+    backend.put_if_absent(commit_key(9), manifest)
+    report = Run(backend).gc(grace=0)
+    assert sorted(orphan.name for orphan in report.removed) == [TEMPORARY, f"commits/{TEMPORARY}"]
+    assert data_key(ORPHAN, "state.json") in keys(backend)
+
+
+def test_what_others_keep_there_is_left_alone(backend, small):
+    """Files of other programs in the run's folder are not garbage, whatever they are called."""
+    foreign = [
+        "notes.txt",
+        "checkpoints/epoch=1.ckpt",
+        "checkpoints/step-100/model.bin",
+        "checkpoints/last/a",
+        ".tmp-x",
+    ]
+    for key in foreign:
+        backend.put(key, [b"x"])
+    assert Run(backend).gc(grace=0).removed == ()
+    assert set(foreign) <= set(keys(backend))
+
+
+def test_a_save_that_commits_while_we_collect_is_safe(backend, small):
+    """A checkpoint that is committed while garbage is being looked for is not taken for garbage, even without grace."""
+
+    class CommitsAfterTheListing(WrappedBackend):
+        """Each listing is followed, at once, by a commit of another process."""
+
+        def _call(self, name, *args):
+            found = super()._call(name, *args)
+            if name == "list" and args == ("commits/",) and not self.done:
+                self.done = True
+                small.save()
+            return found
+
+        done = False
+
+    Run(CommitsAfterTheListing(backend)).gc(grace=0)
+    assert Run(backend).verify().ok
+    assert same(Run(backend).latest.load("model"), weights(3))
+
+
+def test_nothing_is_left_of_a_crash_in_a_folder(tmp_path):
+    """In a folder, empty folders and links that were never renamed go too."""
+    backend = open_backend(str(tmp_path / "run"))
+    run = SmallRun(backend)
+    run.save()
+    run.writer.refresh_hints()
+    root = Path(backend.url)
+    before = sorted(root.rglob("*"))
+    orphaned(backend)
+    (root / "checkpoints" / "epoch-010_abcdef").mkdir()
+    (root / TEMPORARY.replace("0", "f")).symlink_to("checkpoints/gone")
+    Run(backend).gc(grace=0, dry_run=True)
+    assert len(list(root.rglob("*"))) > len(before)
+    Run(backend).gc(grace=0)
+    assert sorted(root.rglob("*")) == before
