@@ -83,7 +83,7 @@ class Saves:
             training=training.to_json(),
         )
         self._tracker.started(training.position, time.monotonic(), scores)
-        handle = self._writer.submit(name, lambda: self._write(request))
+        handle = self._writer.submit(name, lambda: self._saver.save(request))
         if self._sync:
             self.wait()
         return handle
@@ -121,8 +121,3 @@ class Saves:
         """Let go of the thread and the memory."""
         self._writer.close()
         self._staging.release()
-
-    def _write(self, request: SaveRequest) -> None:
-        """Runs in the writer's thread: what a checkpoint says was logged is durable before the checkpoint is."""
-        self._training.sync()
-        self._saver.save(request)

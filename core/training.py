@@ -118,10 +118,6 @@ class Training:
         self._journal.continue_from(rewind.mark)
         self._current = (rewind.position, rewind.checkpoint.metrics, lambda: rewind.checkpoint.scores)
 
-    def sync(self) -> None:
-        """Make every recorded row durable."""
-        self._journal.sync()
-
     def close(self) -> None:
         """Record what waits and let go of the journal."""
         self.flush()

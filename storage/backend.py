@@ -43,20 +43,17 @@ class Appender(Protocol):
     """An object that grows at its end."""
 
     def write(self, data: bytes) -> None:
-        """Append `data`; it survives the death of the process, not yet of the machine."""
-
-    def sync(self) -> None:
-        """Make everything appended so far durable."""
+        """Append `data`; it survives the death of the process at once, that of the machine after `settle`."""
 
     def close(self) -> None:
-        """Release it; does not sync."""
+        """Make it durable and let go of it."""
 
 
 @runtime_checkable
 class Backend(Protocol):
     """Durable bytes under keys.
 
-    The order that `commit` relies on: `put` (content durable) → `settle` (names durable) → `put_if_absent` (both).
+    The order that `commit` relies on: `put` → `settle` (content and names durable) → `put_if_absent` (durable at once).
     """
 
     url: str
@@ -64,7 +61,7 @@ class Backend(Protocol):
     capabilities: Capabilities
 
     def put(self, key: str, chunks: Iterable[Buffer]) -> int:
-        """Create `key` from a stream of unknown length, its content durable on return; returns the bytes written.
+        """Create `key` from a stream of unknown length; returns the bytes written. Durable after `settle`.
 
         Raises:
             ObjectExistsError: the key is taken; keys of data are never written twice.
@@ -72,7 +69,7 @@ class Backend(Protocol):
         """
 
     def put_file(self, key: str, path: str) -> None:
-        """Create `key` from a local file, which is moved, or else copied and deleted; content durable.
+        """Create `key` from a local file, which is moved, or else copied and deleted. Durable after `settle`.
 
         Raises:
             ObjectExistsError: the key is taken.
@@ -118,7 +115,7 @@ class Backend(Protocol):
         """Delete these; one that does not exist is no error. Durable after `settle`."""
 
     def copy(self, source: str, target: str) -> None:
-        """Create `target` with the content of `source`, durable; where the store can, no bytes are moved."""
+        """Create `target` with the content of `source`, moving no bytes where the store can. Durable after `settle`."""
 
     def publish(self, source: str, url: str) -> None:
         """Place the content of `source` at an exact path outside the run, atomically replacing what is there; durable.
@@ -138,7 +135,7 @@ class Backend(Protocol):
         """Open `key` for appending; it is created when absent."""
 
     def settle(self) -> None:
-        """Make durable every name that this object created or deleted."""
+        """Make durable everything that this object created, appended or deleted."""
 
     def abort_stale(self, prefix: str, older_than: float) -> int:
         """Remove what a crash left below `prefix` before `older_than` and no listing shows; return how many there were.

@@ -2,8 +2,8 @@
 
 The order of effects of a save (a crash between any two leaves the older checkpoints listed and whole):
 
-1. every file under a fresh name, its content durable;
-2. the names of the files and of their folder durable;
+1. every file under a fresh name;
+2. all of it durable: the content, the names of the files, and that of their folder;
 3. `commits/<sequence>.json` created only if absent, durable. From here on the checkpoint exists.
 
 And of retiring (a crash between any two leaves an orphan at worst, never a commit without its data):

@@ -51,7 +51,7 @@ class Journal:
         return Mark(branch=self._branch, rows=self._rows)
 
     def append(self, row: Row) -> None:
-        """Append one row; it survives the death of the process at once, that of the machine after `sync`."""
+        """Append one row; it survives the death of the process at once, that of the machine after `Backend.settle`."""
         line: dict[str, Any] = {"branch": self._branch, "row": self._rows}
         if self._rows == 0 and self._parent is not None:
             line["from"] = {"branch": self._parent.branch, "rows": self._parent.rows}
@@ -71,11 +71,6 @@ class Journal:
             self.close()  # the line may be torn: opened anew, the journal is looked at again
             raise
         self._rows += 1
-
-    def sync(self) -> None:
-        """Make all rows durable."""
-        if self._appender is not None:
-            self._appender.sync()
 
     def close(self) -> None:
         """Release the file."""

@@ -32,6 +32,7 @@ from ..errors import (
 )
 from .backend import Buffer, Capabilities, Entry
 from .layout import CHECKPOINTS, COMMITS, TEMPORARY_PREFIX, checkpoint_of, temporary_of
+from .unsynced import UnsyncedFiles
 
 _COPY_CHUNK = 1 << 20
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -73,6 +74,8 @@ class LocalBackend:
         self.url = str(root)
         self.capabilities = Capabilities(put_if_absent=True, links=True)
         self._root = root
+        self._unsynced = UnsyncedFiles()
+        self._appenders: list[LocalAppender] = []
         self._unsettled: set[str] = set()
         self._lock = threading.Lock()
         self._settling = threading.Lock()
@@ -82,11 +85,11 @@ class LocalBackend:
                 raise NotARunError(self.url, "is a file, not a folder")
 
     def put(self, key: str, chunks: Iterable[Buffer]) -> int:
-        """Write a new file and fsync it."""
+        """Write a new file and have the kernel begin to store it; `settle` waits until it has."""
         path = self._make_room(key)
         with self._translated(path, "write"), _new_file(path) as fd:
             written = _write_all(fd, chunks)
-            os.fsync(fd)
+            self._unsynced.add(path, fd)
         self._changed(path)
         return written
 
@@ -168,6 +171,7 @@ class LocalBackend:
         folders = set()
         for key in keys:
             path = self._path(key)
+            self._unsynced.forget(path)
             with self._translated(path, "delete"):
                 _remove(path)
             self._changed(path)
@@ -219,12 +223,17 @@ class LocalBackend:
         path = self._make_room(key)
         with self._translated(path, "write"):
             appender = LocalAppender(path)
+        self._appenders.append(appender)
         self._changed(path)
         return appender
 
     def settle(self) -> None:
-        """Fsync every folder in which a name came or went."""
+        """Fsync every file that was put or has grown, then every folder in which a name came or went."""
         with self._settling:  # a thread that finds nothing left to do must not return before the other's fsync has
+            for appender in self._appenders:
+                appender.sync()
+            with self._translated(self.url, "write"):
+                self._unsynced.sync()
             with self._lock:
                 folders, self._unsettled = self._unsettled, set()
             try:
@@ -312,9 +321,11 @@ class LocalAppender:
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._grown = False
 
     def write(self, data: bytes) -> None:
         """Append in one system call, unless the space ends in its middle: then the next one says so."""
+        self._grown = True
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
@@ -322,17 +333,23 @@ class LocalAppender:
             raise _translate(error, self._path, "write") from error
 
     def sync(self) -> None:
-        """Fsync the file."""
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            raise _translate(error, self._path, "write") from error
+        """Fsync the file if it grew since the last time."""
+        if self._grown and self._fd >= 0:
+            self._grown = False
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                self._grown = True
+                raise _translate(error, self._path, "write") from error
 
     def close(self) -> None:
-        """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Fsync and close the file."""
+        try:
+            self.sync()
+        finally:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
 
 def _translate(error: OSError, path: str, action: str) -> StorageError | NotARunError:

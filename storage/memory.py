@@ -185,8 +185,5 @@ class MemoryAppender:
         """Append `data`."""
         self._backend.append_to(self._key, data)
 
-    def sync(self) -> None:
-        """Nothing to do."""
-
     def close(self) -> None:
         """Nothing to do."""

@@ -424,7 +424,6 @@ class BackendContract:
         for row in (b"1\n", b"", b"22\n"):
             appender.write(row)
         assert backend.read("metrics.jsonl") == b"1\n22\n"
-        appender.sync()
         appender.close()
         again = backend.append("metrics.jsonl")
         again.write(b"333\n")

