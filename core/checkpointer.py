@@ -235,6 +235,7 @@ class Checkpointer:
         restoring.restore(latest, self._objects, with_rng=True)
         self._going_back = rewind
         self._go_back()
+        self.run.gc()  # whatever the process before left half-written, if it is old enough to be nobody's
         _log.info("run.resumed run=%s checkpoint=%s at=%s", self.run.url, latest.name, self.position)
         return self.position
 

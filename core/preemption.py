@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -20,6 +21,7 @@ class Preemption:
         self.requested = False
         """A SIGTERM came and was not acted on yet."""
         self._previous: Any = None
+        self._process = os.getpid()
         self._installed = False
 
     def install(self) -> None:
@@ -52,6 +54,11 @@ class Preemption:
         raise SystemExit(EXIT_CODE)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            # A forked child (a data loader's worker, a pool's) inherits the handler; it trains nothing and has to end.
+            signal.signal(signal.SIGTERM, self._previous if callable(self._previous) else signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         if self.requested:
             # The second one means now: no boundary came, or the save takes too long.
             self.uninstall()

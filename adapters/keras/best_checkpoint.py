@@ -1,4 +1,4 @@
-"""BestCheckpoint: the whole service for `fit`. It turns Keras' hooks into a Checkpointer's calls; it decides nothing."""
+"""BestCheckpoint: the whole service for `fit`. It turns Keras' hooks into calls of a Checkpointer; nothing more."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._steps_before, self._steps = self._opened().position.step, 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Close the steps before this batch: unlike its end, a batch's begin is told by the thread that trains."""
+        """Close the steps before this batch: a batch's begin, not its end, is told by the thread that trains."""
         if batch:
             self._opened().log_step(step=self._steps_before + batch)
 

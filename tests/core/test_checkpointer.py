@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -593,3 +594,19 @@ def test_a_save_that_did_not_happen_is_made_good(tmp_path, end):
         assert ckpt.log(val_loss=2.0).saved
     assert keepbest.open_run(url).best.metrics["val_loss"] == 2.0
     assert keepbest.open_run(url).verify().ok
+
+
+@pytest.mark.parametrize(("hours", "left"), [(0, True), (2, False)], ids=["young", "old"])
+def test_what_a_crash_left_is_cleared_away_at_the_resume(tmp_path, monkeypatch, hours, left):
+    """Data that a killed process never committed does not pile up; what may be another's work in progress stays."""
+    url = str(tmp_path / "run")
+    train(url, [1.0])
+    orphan = tmp_path / "run" / "checkpoints" / "epoch-002_aaaaaa"
+    orphan.mkdir()
+    (orphan / "state.json").write_text("{}")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + hours * 3600)
+    with Checkpointer(url, BY_LOSS, weights=Weights()) as ckpt:
+        ckpt.resume()
+    assert orphan.exists() == left
+    assert kept(url) == [(0, 1.0)]

@@ -108,3 +108,16 @@ def test_the_signal_is_given_back(tmp_path, policy):
     done = run(str(tmp_path / "run"), "again", step=step, after=after, policy=policy)
     assert done.returncode == -signal.SIGTERM
     assert "never printed" not in done.stdout
+
+
+def test_forked_children_still_end(tmp_path):
+    """A process forked during training (a worker of a pool) dies of SIGTERM as it would without keepbest."""
+    step = (
+        "child = os.fork() or __import__('time').sleep(30)\n"
+        "            __import__('time').sleep(0.1)\n"  # Python drops signals that come while it forks
+        "            os.kill(child, signal.SIGTERM)\n"
+        "            assert os.waitpid(child, 0)[1] == signal.SIGTERM\n"
+        "            ckpt.log_step(loss=0.1)"
+    )
+    done = run(str(tmp_path / "run"), "again", step=step)
+    assert (done.returncode, done.stdout) == (0, "ended 12.0\n"), done.stderr

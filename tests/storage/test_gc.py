@@ -144,8 +144,8 @@ def test_what_others_keep_there_is_left_alone(backend, small):
 def test_a_save_that_commits_while_we_collect_is_safe(backend, small):
     """A checkpoint that is committed while garbage is being looked for is not taken for garbage, even without grace."""
 
-    class CommitsAfterTheListing(WrappedBackend):
-        """Each listing is followed, at once, by a commit of another process."""
+    class CommitsAfterTheListing(Later):
+        """The listing of the commits is followed, at once, by a commit of another process, of data that is older."""
 
         def _call(self, name, *args):
             found = super()._call(name, *args)
@@ -156,7 +156,7 @@ def test_a_save_that_commits_while_we_collect_is_safe(backend, small):
 
         done = False
 
-    Run(CommitsAfterTheListing(backend)).gc(grace=0)
+    Run(CommitsAfterTheListing(backend, 10)).gc(grace=0)
     assert Run(backend).verify().ok
     assert same(Run(backend).latest.load("model"), weights(3))
 

@@ -68,6 +68,14 @@ def test_an_altered_header_is_told_apart_from_an_altered_tensor(backend, small):
     assert "header" in problem.message
 
 
+def test_a_state_file_that_still_reads_well_is_compared_too(backend, small):
+    """An altered digit makes no state file unreadable, and is found all the same."""
+    key = named(backend, 2, "state.json")
+    backend.replace(key, backend.read(key).replace(b'"number":2', b'"number":3'))
+    (problem,) = Run(backend).verify().problems
+    assert (problem.file, problem.tensor) == ("state.json", None)
+
+
 def test_a_damaged_manifest_is_a_problem(backend, small):
     """A manifest that cannot be read is counted and named; the others are looked at."""
     alter(backend, commit_key(2), -10)

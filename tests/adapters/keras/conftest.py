@@ -1,4 +1,4 @@
-"""One Keras backend a process: KERAS_BACKEND says which (tensorflow unless it does). Small models, and names counted afresh."""
+"""One Keras backend a process: KERAS_BACKEND says which, or it is tensorflow. Small models, and names counted afresh."""
 
 import os
 
@@ -48,7 +48,7 @@ def keras():
     """Keras, its global generators seeded and its names counted from the start."""
     import keras
 
-    keras.backend.clear_session()
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(7)
     return keras
 

@@ -1,6 +1,7 @@
-"""ModelCheckpoint behaves as Keras' own, side by side with it, where Keras' own is right; and safely where it is not."""
+"""ModelCheckpoint behaves as Keras' own, side by side with it, where that is right; and safely where it is not."""
 
 import os
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -81,7 +82,7 @@ def kernel(keras):
 
 def files(folder):
     """Return what a user sees in a folder, hidden files left out."""
-    found = (os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names)
+    found = (os.path.relpath(f"{at}/{name}", folder) for at, _, names in os.walk(folder) for name in names)
     return sorted(name for name in found if not name.startswith(".keepbest"))
 
 
@@ -108,7 +109,7 @@ TABLE = [
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize(("template", "settings"), TABLE)
-def test_same_as_keras(keras, script, kernel, tmp_path, capsys, template, settings):
+def test_same_as_keras(keras, script, kernel, tmp_path, capsys, template, settings):  # noqa: PLR0913, PLR0917 - fixtures
     """The same files, with the same weights, after the same messages as keras.callbacks.ModelCheckpoint."""
     seen = {}
     for side, kind in {"keras": keras.callbacks.ModelCheckpoint, "ours": ModelCheckpoint}.items():
@@ -179,7 +180,7 @@ def test_same_errors_as_keras(keras, arguments):
 
 def test_same_warning_of_an_unknown_mode_as_keras(keras):
     """An unknown mode is told in Keras' words and taken for "auto"."""
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="mode 'MAX' is unknown") as caught:
         keras.callbacks.ModelCheckpoint("m.keras", mode="MAX")
         callback = ModelCheckpoint("m.keras", mode="MAX")
     assert str(caught[0].message) == str(caught[1].message)
@@ -229,7 +230,9 @@ def test_missing_metric_saves_as_keras_does(keras, script, kernel, tmp_path):
 def test_missing_metric_never_replaces_a_better_file(script, kernel, tmp_path):
     """A model that cannot be judged does not replace one that was judged: that is told, and nothing is written."""
     callback = ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
-    with pytest.warns(UserWarning, match=r"available\. .*m\.keras holds a model of which val_loss is known \(0\.50000\)"):
+    with pytest.warns(
+        UserWarning, match=r"available\. .*m\.keras holds a model of which val_loss is known \(0\.50000\)"
+    ):
         script.play(callback, values=(0.5, None, 0.6))
     assert kernel(tmp_path / "m.keras") == 1
     assert callback.best == 0.5
@@ -248,7 +251,9 @@ def test_missing_metric_and_a_threshold(script, kernel, tmp_path):
 def test_a_vector_is_not_judged(script, tmp_path):
     """A metric with several values is told in Keras' words."""
     callback = ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
-    with pytest.warns(UserWarning, match=r"only when `monitor` is a scalar value\. Received: \[0\.1 0\.2\]\. Falling back"):
+    with pytest.warns(
+        UserWarning, match=r"only when `monitor` is a scalar value\. Received: \[0\.1 0\.2\]\. Falling back"
+    ):
         script.play(callback, values=(np.array([0.1, 0.2]),))
     assert files(tmp_path) == ["m.keras"]
     assert callback.best is None
@@ -283,7 +288,9 @@ def test_the_metrics_own_direction(keras, tmp_path):
 
 def test_missing_placeholder(script, tmp_path):
     """A placeholder without a metric is an error that lists what was logged, a KeyError as in Keras."""
-    with pytest.raises(PlaceholderError, match="Failed to format this callback filepath: .*Did you mean 'val_loss'") as caught:
+    with pytest.raises(
+        PlaceholderError, match="Failed to format this callback filepath: .*Did you mean 'val_loss'"
+    ) as caught:
         script.play(ModelCheckpoint(tmp_path / "m_{val_los:.2f}.keras"))
     assert isinstance(caught.value, KeyError)
     assert files(tmp_path) == []
@@ -298,13 +305,12 @@ def test_a_folder_in_the_way(script, tmp_path):
 
 
 def test_a_failed_save_harms_nothing(script, kernel, tmp_path, monkeypatch):
-    """If Keras fails half way, the old file stays whole, `best` stays, nothing half-written is left, and fit is told."""
+    """If Keras fails half way, the old file and `best` stay, nothing half-written is left, and fit is told."""
     callback = ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
     script.play(callback, values=(0.5,))
 
     def broken(path, **_):
-        with open(path, "wb") as file:
-            file.write(b"half")
+        Path(path).write_bytes(b"half")
         raise TypeError("cannot serialise")
 
     monkeypatch.setattr(script.model, "save", broken)
@@ -487,7 +493,7 @@ def test_safetensors(script, keras, make, tmp_path, weights_only):
 
 
 def test_middle_of_an_epoch_is_whole(keras, make, fit, tmp_path):
-    """A file saved within an epoch has the weights of that very step, also where the backend keeps them elsewhere (JAX)."""
+    """A file saved within an epoch has the weights of that very step, on JAX too."""
     model = make()
     weights = []
 

@@ -1,8 +1,8 @@
-"""A small, ordinary Keras training: digits, dropout, batch normalisation, Adam. As a script: URL, kind of death, moment.
+"""A small, ordinary Keras training: digits, dropout, batch normalisation, Adam. A script: URL, kind of death, moment.
 
 The kinds: `never`; `step`, killed by SIGKILL at the end of that training step of this process; `call`, killed before that
-change of the file system; `term`, sent SIGTERM at the end of that step. What is left prints a fingerprint of all weights and the
-optimizer's state, and the epochs that were trained.
+change of the file system; `term`, sent SIGTERM at the end of that step. What survives prints a fingerprint of all weights
+and the optimizer's state, and the epochs that were trained.
 """
 
 import hashlib
@@ -97,4 +97,4 @@ if __name__ == "__main__":
         die_before_call(moment)
     dying = [Dying(signal.SIGTERM if kind == "term" else signal.SIGKILL, moment)] if kind in ("step", "term") else []
     model, epochs = train(url, dying, shuffle=shuffle)
-    print("ended", fingerprint(model), epochs)
+    print("ended", fingerprint(model), epochs)  # noqa: T201 - for the test that started it

@@ -9,7 +9,13 @@ from keepbest import Checkpointer, CheckpointPolicy
 
 layers = keras.layers
 model = keras.Sequential(
-    [keras.Input((4,)), layers.Dense(8, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(1)]
+    [
+        keras.Input((4,)),
+        layers.Dense(8, activation="relu"),
+        layers.BatchNormalization(),
+        layers.Dropout(0.5),
+        layers.Dense(1),
+    ]
 )
 model.compile(keras.optimizers.Adam(0.01), "mse")
 for _ in range(3):
