@@ -7,6 +7,7 @@ or that holds the rows of a future that was abandoned still gives the exact hist
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Mapping
@@ -68,15 +69,16 @@ class Journal:
         try:
             self._appender.write(to_json(line) + b"\n")
         except StorageError:
-            self.close()  # the line may be torn: opened anew, the journal is looked at again
+            with contextlib.suppress(StorageError):
+                self.close()  # the line may be torn: opened anew, the journal is looked at again
             raise
         self._rows += 1
 
     def close(self) -> None:
         """Release the file."""
-        if self._appender is not None:
-            self._appender.close()
-            self._appender = None
+        appender, self._appender = self._appender, None
+        if appender is not None:
+            appender.close()
 
     def _start_branch(self, parent: Mark | None) -> None:
         self._branch = uuid.uuid4().hex[:12]

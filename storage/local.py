@@ -201,6 +201,7 @@ class LocalBackend:
             raise StorageError(
                 path, "is a folder, so no file can be placed there. Give a path that ends in a file name."
             )
+        self.settle()  # the content, before the name: what is replaced may be the only good file
         self._make_folder(os.path.dirname(path))
         temporary = _temporary_beside(path)
         with self._translated(path, "write"):
@@ -322,18 +323,35 @@ class LocalAppender:
         self._path = path
         self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._grown = False
+        self._lock = threading.Lock()
+        """`settle` syncs it in the thread that saves, while the one that logs may close it."""
 
     def write(self, data: bytes) -> None:
         """Append in one system call, unless the space ends in its middle: then the next one says so."""
-        self._grown = True
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
             raise _translate(error, self._path, "write") from error
+        finally:
+            self._grown = True  # afterwards: a sync in between must not take this row for one that it made durable
 
     def sync(self) -> None:
         """Fsync the file if it grew since the last time."""
+        with self._lock:
+            self._sync()
+
+    def close(self) -> None:
+        """Fsync and close the file."""
+        with self._lock:
+            try:
+                self._sync()
+            finally:
+                if self._fd >= 0:
+                    os.close(self._fd)
+                    self._fd = -1
+
+    def _sync(self) -> None:
         if self._grown and self._fd >= 0:
             self._grown = False
             try:
@@ -341,15 +359,6 @@ class LocalAppender:
             except OSError as error:
                 self._grown = True
                 raise _translate(error, self._path, "write") from error
-
-    def close(self) -> None:
-        """Fsync and close the file."""
-        try:
-            self.sync()
-        finally:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
 
 
 def _translate(error: OSError, path: str, action: str) -> StorageError | NotARunError:

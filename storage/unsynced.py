@@ -60,5 +60,5 @@ class UnsyncedFiles:
             finally:
                 os.close(fd)
         if self._broken:
-            path, error = next(iter(self._broken.items()))
-            raise OSError(error.errno or errno.EIO, error.strerror or "fsync failed", path) from error
+            path, reason = next(iter(self._broken.items()))
+            raise OSError(reason.errno or errno.EIO, reason.strerror or "fsync failed", path) from reason

@@ -130,7 +130,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             self._opened().log_step(step=self._steps_before + batch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Count; with `steps_per_execution`, `batch` is the last one of several, even where the epoch ends before it."""
+        """Count; with `steps_per_execution`, `batch` is the last one of several, even if the epoch ends before it."""
         in_epoch = (self.params or {}).get("steps") or batch + 1
         with self._counting:
             self._steps = max(self._steps, min(batch + 1, in_epoch))

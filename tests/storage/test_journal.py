@@ -197,6 +197,34 @@ def test_closing_twice_is_harmless(backend):
     assert epochs(read_history(backend)) == [0, 1]
 
 
+def test_logging_goes_on_after_a_disk_that_failed(backend):
+    """When a row could not be written, nor the file closed, the next row is written once the disk works again."""
+    from contracts.faults import WrappedBackend
+
+    from keepbest.errors import StorageError
+
+    class Failing:
+        def write(self, data):
+            raise StorageError("metrics.jsonl", "Input/output error (a test).")
+
+        close = sync = lambda self: self.write(b"")
+
+    class FailsOnce(WrappedBackend):
+        broken = True
+
+        def _call(self, name, *args):
+            if name == "append" and self.broken:
+                self.broken = False
+                return Failing()
+            return super()._call(name, *args)
+
+    journal = Journal(FailsOnce(backend))
+    with pytest.raises(StorageError, match="Input/output"):
+        journal.append(row(0))
+    write(journal, [0, 1])
+    assert epochs(read_history(backend)) == [0, 1]
+
+
 # ── cost ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -199,6 +199,54 @@ def test_a_published_file_is_durable_with_its_new_folders(backend, kernel, tmp_p
         assert placed < kernel.index("fsync", folder, placed)
 
 
+def test_a_file_is_durable_before_it_takes_the_place_of_another(backend, kernel, tmp_path):
+    """A power loss while an artifact replaces an older one leaves one of the two, whole."""
+    backend.put("checkpoints/c/a", [b"x"])
+    backend.publish("checkpoints/c/a", str(tmp_path / "model.keras"))
+    written = kernel.index("fsync", f"{backend.url}/checkpoints/c/a")
+    assert written < kernel.index("replace", tmp_path / "model.keras")
+
+
+def test_a_row_that_comes_while_rows_are_synced_is_synced_the_next_time(backend, kernel):
+    """A row that is logged while another thread saves is made durable by the next save."""
+    journal = backend.append("metrics.jsonl")
+    plain_write, waiting = os.write, [True]
+
+    def settle_first(fd, data):
+        if waiting:
+            waiting.clear()
+            backend.settle()
+        return plain_write(fd, data)
+
+    journal.write(b"1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", settle_first)
+        journal.write(b"2\n")
+    done = len(kernel.calls)
+    backend.settle()
+    assert kernel.index("fsync", f"{backend.url}/metrics.jsonl", done)
+    journal.close()
+
+
+def test_a_journal_can_be_closed_while_it_is_synced(backend, kernel):
+    """The thread that logs may close the journal while the one that saves makes it durable: neither fails."""
+    journal = backend.append("metrics.jsonl")
+    journal.write(b"1\n")
+    closing = threading.Thread(target=journal.close)
+
+    def close_meanwhile(name, path):
+        if name == "fsync" and path.endswith("metrics.jsonl") and not closing.ident:
+            closing.start()
+            closing.join(timeout=0.05)
+
+    kernel.before_call = close_meanwhile
+    backend.settle()
+    closing.join(timeout=30)
+    backend.settle()
+    with pytest.raises(StorageError):
+        journal.write(b"2\n")
+
+
 @pytest.mark.parametrize(
     ("act", "moment", "folder"),
     [

@@ -1,4 +1,4 @@
-"""One Keras backend a process: KERAS_BACKEND says which, or it is tensorflow. Small models, and names counted afresh."""
+"""One Keras backend a process: KERAS_BACKEND says which, or it is tensorflow. Small models, and fresh names."""
 
 import os
 

@@ -66,7 +66,7 @@ def test_a_killed_fit_that_shuffles(url):
 
 
 def test_sigterm_saves_and_ends(url):
-    """SIGTERM ends fit with code 143 after saving where it stands; after a restart that epoch begins anew, as is told."""
+    """SIGTERM ends fit with code 143 after saving where it stands; a restart begins that epoch anew, and says so."""
     code, ended, _ = start(url, "term", 12)
     assert (code, ended) == (143, None)
     latest = open_run(url).latest

@@ -1,8 +1,8 @@
 """A small, ordinary Keras training: digits, dropout, batch normalisation, Adam. A script: URL, kind of death, moment.
 
-The kinds: `never`; `step`, killed by SIGKILL at the end of that training step of this process; `call`, killed before that
-change of the file system; `term`, sent SIGTERM at the end of that step. What survives prints a fingerprint of all weights
-and the optimizer's state, and the epochs that were trained.
+The kinds: `never`; `step`, killed by SIGKILL at the end of that training step of this process; `call`, killed before
+that change of the file system; `term`, sent SIGTERM at the end of that step. What survives prints a fingerprint of all
+weights and the optimizer's state, and the epochs that were trained.
 """
 
 import hashlib
