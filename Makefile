@@ -1,5 +1,8 @@
 # Every target builds what it needs; the first run installs the test environment (some 2 GB), later ones start at once.
 
+SHELL       := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
