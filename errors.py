@@ -14,7 +14,8 @@
     │   └── PlaceholderError (KeyError)         a file's name asks for a metric that was not logged
     ├── StateError                              state that cannot be captured or restored
     │   ├── UnsupportedStateError (TypeError)   neither tensor nor plain data, at a named path
-    │   └── StateMismatchError (ValueError)     shapes, dtypes or keys differ; nothing was restored
+    │   ├── StateMismatchError (ValueError)     shapes, dtypes or keys differ; nothing was restored
+    │   └── TornStateError (RuntimeError)       a restore broke off, and not everything could be put back
     ├── RunError                                the run is not what the call needs
     │   ├── RunExistsError (FileExistsError)    it holds checkpoints and was not resumed
     │   ├── NotARunError (NotADirectoryError)   the URL is a file, or holds no run
@@ -166,7 +167,7 @@ class PlaceholderError(MetricError, KeyError):
     def __init__(self, filepath: str, placeholder: str, logged: Iterable[str]) -> None:
         self.filepath, self.placeholder, self.logged = filepath, placeholder, tuple(logged)
         super().__init__(
-            f'Failed to format this callback filepath: "{filepath}". Reason: \'{placeholder}\' was not logged. '
+            f"Failed to format this callback filepath: \"{filepath}\". Reason: '{placeholder}' was not logged. "
             f"Logged: {_listed(self.logged)}.{did_you_mean(placeholder, self.logged)}"
         )
 
@@ -199,6 +200,18 @@ class StateMismatchError(StateError, ValueError):
         super().__init__(
             f"checkpoint {checkpoint} does not fit; nothing was restored. {len(self.problems)} difference(s):{lines}\n"
             "Build the objects as they were when it was saved, or restore only some with only=[…]."
+        )
+
+
+class TornStateError(StateError, RuntimeError):
+    """A restore broke off half-way: some objects hold the checkpoint's state, others their own."""
+
+    def __init__(self, checkpoint: str, problems: Sequence[str] = ()) -> None:
+        self.checkpoint, self.problems = checkpoint, tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(
+            f"restoring checkpoint {checkpoint} broke off half-way, so the objects do not belong together.{lines}\n"
+            "Nothing is logged or saved until resume() or restore() of a whole checkpoint has come through."
         )
 
 

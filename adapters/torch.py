@@ -5,13 +5,13 @@ Whatever else has `state_dict` (schedulers, GradScaler, StatefulDataLoader) is s
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..core.caller import warn_caller
 from ..core.tensor import TensorSource
 from ..errors import UnsupportedStateError
 from ..storage.arrays import COMPLEX128
@@ -90,6 +90,7 @@ def restore(obj: Any, state: Any) -> None:
     elif isinstance(obj, torch.optim.Optimizer):
         # load_state_dict keeps the tensors it is given where device and dtype agree: give it memory of its own.
         obj.load_state_dict(_cloned(state))
+        _undo_casts(obj, state)
     elif isinstance(obj, torch.Generator):
         obj.set_state(state.clone())
     else:
@@ -104,6 +105,10 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     """Return how to read a dense tensor on any device."""
     if not isinstance(value, torch.Tensor):
         return None
+    if nn.parameter.is_lazy(value):
+        raise UnsupportedStateError(
+            path, value, why="has no values yet: call the lazy module with one batch before the Checkpointer is made"
+        )
     found = value.detach()
     if found.layout != torch.strided or found.is_quantized or found.is_meta or type(found) not in _PLAIN:
         raise UnsupportedStateError(
@@ -122,7 +127,7 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         dtype=_NAMES[found.dtype],
         shape=tuple(found.shape),
         logical=logical,
-        identity=(found.data_ptr(), found.device, found.dtype, found.shape, found.stride()) if found.numel() else None,
+        identity=_identity(found) if found.numel() else None,
         copy_into=copy_into,
     )
 
@@ -138,7 +143,7 @@ def from_view(view: TensorView, logical: str | None) -> torch.Tensor:
 
 
 def defer(value: Any) -> Any:
-    """Read a CPU scalar now; clone a device's scalar in its stream, which waits for nothing."""
+    """Clone a scalar, on a device in its stream, which waits for nothing."""
     if not isinstance(value, torch.Tensor):
         return value
     return value.detach().clone()
@@ -161,16 +166,22 @@ def restore_rng(state: Any) -> None:
         for number, device in enumerate(state["cuda"]):
             torch.cuda.set_rng_state(device.clone(), number)
     else:
-        warnings.warn(
+        warn_caller(
             f"the checkpoint holds the random numbers of {len(state['cuda'])} CUDA devices, here are {devices}: they "
-            "were left as they are, so training goes on, but not bit for bit as it would have.",
-            stacklevel=2,
+            "were left as they are, so training goes on, but not bit for bit as it would have."
         )
 
 
 # ── helpers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _PLAIN = (torch.Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (torch.Tensor, nn.Parameter)
+
+
+def _identity(tensor: torch.Tensor) -> Hashable:
+    """Return what is equal for tensors of equal memory and equal values; a lazy conjugate shares only the memory."""
+    return (
+        tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg()
+    )  # fmt: skip
 
 
 def _kind(value: torch.Tensor) -> str:
@@ -208,7 +219,7 @@ def _module_problems(here: Mapping[str, Any], stored: Mapping[str, Any]) -> Iter
 
 
 def _tensor_problems(key: str, here: Any, stored: Any) -> Iterator[str]:
-    if not isinstance(here, torch.Tensor) or isinstance(here, nn.UninitializedParameter | nn.UninitializedBuffer):
+    if not isinstance(here, torch.Tensor):
         return
     if not isinstance(stored, torch.Tensor):
         yield f"'{key}' is a {type(stored).__name__} in the checkpoint, a tensor here"
@@ -242,6 +253,18 @@ def _optimizer_problems(optimizer: torch.optim.Optimizer, stored: Mapping[str, A
                         f"'{name}' of parameter {index} has shape {tuple(value.shape)} in the checkpoint, "
                         f"{tuple(parameter.shape)} here"
                     )
+
+
+def _undo_casts(optimizer: torch.optim.Optimizer, stored: Mapping[str, Any]) -> None:
+    """Give back its dtype to what load_state_dict cast to the parameter's, such as NAdam's products of bfloat16."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    indices = (index for group in stored["param_groups"] for index in group["params"])
+    for parameter, index in zip(parameters, indices, strict=True):
+        held = optimizer.state.get(parameter, {})
+        for name, value in stored["state"].get(index, {}).items():
+            cast = held.get(name)
+            if isinstance(value, torch.Tensor) and isinstance(cast, torch.Tensor) and cast.dtype != value.dtype:
+                held[name] = value.to(cast.device, copy=True)
 
 
 def _with_metadata(state: Mapping[str, Any], versions: Any) -> dict[str, Any]:

@@ -6,9 +6,18 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
-from ..errors import CheckpointNotFoundError, ClosedError, ConfigError, KeepbestError, RunExistsError, UsageError
+from ..errors import (
+    CheckpointNotFoundError,
+    ClosedError,
+    ConfigError,
+    RunExistsError,
+    StateMismatchError,
+    StorageError,
+    TornStateError,
+    UsageError,
+)
 from ..storage.backend import open_backend
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
@@ -16,12 +25,13 @@ from ..storage.run import Run
 from . import restoring, rng
 from .caller import warn_caller
 from .decision import Decision
+from .generators import as_stateful
 from .monitor import MetricMonitor
 from .policy import CheckpointPolicy
 from .position import Position
 from .preemption import Preemption
-from .saves import Saves
-from .state import Stateful, check_objects
+from .saves import Event, Saves
+from .state import Stateful, check_objects, verifies
 from .training import Rewind, Training
 from .when import Facts
 from .writer import SaveHandle
@@ -41,7 +51,8 @@ class Checkpointer:
         mode: "async": `log` and `save` return as soon as the state is copied, and writing goes on behind training.
             "sync": they return when the checkpoint is durable.
         **objects: everything that makes up the training's state, by name: modules, optimizers, schedulers, data
-            loaders with `state_dict`, plain dicts. The global random number generators are always saved along.
+            loaders with `state_dict`, random number generators of one's own, plain dicts. The global random number
+            generators are always saved along.
 
     Raises:
         ConfigError: a setting is wrong; `UnsupportedStateError`: an object that cannot be saved, or state inside one.
@@ -69,6 +80,7 @@ class Checkpointer:
         if mode not in ("async", "sync"):
             raise ConfigError(f"unknown mode {mode!r} of a Checkpointer. Use mode='async' or mode='sync'.")
         _check_names(objects)
+        objects = {name: as_stateful(obj) for name, obj in objects.items()}
         check_objects(objects)
         backend = open_backend(url, storage_options)
         self.policy = policy if policy is not None else CheckpointPolicy()
@@ -81,6 +93,10 @@ class Checkpointer:
         self._handles_sigterm = bool(self.policy.decide(_SIGNALLED))
         self._must_resume = self._saves.newest_held is not None
         self._going_back: Rewind | None = None
+        self._overwritten: Checkpoint | None = None
+        """What the objects were set to, while training has not gone on since."""
+        self._torn: str | None = None
+        """The checkpoint whose restore broke off half-way."""
         self._epoch_of_loop: int | None = None
         self._closed = False
 
@@ -122,17 +138,22 @@ class Checkpointer:
         self._go_back()
         if self._must_resume:
             self.resume()
-            self._warn_of_repeated_batches()
+        self._check_whole()
+        self._warn_of_repeated_batches()
         self._arm()
         try:
             while self.position.next_epoch < n and not self._training.stopped:
+                if self._going_back is not None:
+                    self._go_back()
+                    continue
                 self._epoch_of_loop = self.position.next_epoch
                 yield self._epoch_of_loop
-                if self.position.next_epoch == self._epoch_of_loop:
+                if self._going_back is None and self.position.next_epoch == self._epoch_of_loop:
                     self.log()  # nothing to say is fine without a monitor; with one it is an error that names it
             self._epoch_of_loop = None
-            self._saves.save_if_due("end")
+            self._save_unless_restored("end")
             self.wait()
+            self._end_if_preempted()
         finally:
             self._epoch_of_loop = None
             self._preemption.uninstall()
@@ -211,10 +232,11 @@ class Checkpointer:
         """Continue the run from its latest checkpoint: objects, random numbers, monitors, history and position.
 
         Returns:
-            Where training stands now, or None if the run holds no checkpoint yet.
+            Where training stands now, or None if the run holds no checkpoint to continue from yet.
 
         Raises:
             StateMismatchError: the objects do not fit; all differences are listed, nothing was changed.
+            TornStateError: an object did not take its state, and not all could be put back.
             DamagedError: the latest checkpoint is damaged; nothing was changed. `restore(name)` goes back to an older
             one.
         """
@@ -231,16 +253,26 @@ class Checkpointer:
                 f"checkpoint {latest.name} holds {', '.join(ignored)}, which this Checkpointer was not given, so "
                 "training goes on without. Pass them to the Checkpointer to restore them."
             )
+        if not latest.complete:
+            warn_caller(
+                f"{self.run.url} holds only weights ({latest.name}), as the training before broke off within its first "
+                "save. There is nothing to continue from, so training begins anew."
+            )
+            self._must_resume = False
+            return None
         rewind = self._training.rewind(latest)
-        restoring.restore(latest, self._objects, with_rng=True)
+        self._apply(restoring.prepare(latest, self._objects, with_rng=True))
         self._going_back = rewind
         self._go_back()
-        self.run.gc()  # whatever the process before left half-written, if it is old enough to be nobody's
+        self._clear_away()
         _log.info("run.resumed run=%s checkpoint=%s at=%s", self.run.url, latest.name, self.position)
         return self.position
 
-    def restore(self, which: str | int = "best", *, only: Sequence[str] | None = None) -> Checkpoint:
+    def restore(self, which: str | int = "best", *, only: str | Sequence[str] | None = None) -> Checkpoint:
         """Set the objects to their states in a checkpoint. If training goes on from there, it makes a new branch.
+
+        What training left is saved before, if the policy saves at the end. Within `epochs()` the loop goes on with the
+        epoch after the checkpoint's.
 
         Args:
             which: "best", "latest", a checkpoint's name or its unique beginning, or a sequence number.
@@ -251,18 +283,23 @@ class Checkpointer:
 
         Raises:
             CheckpointNotFoundError: there is none of that name.
-            StateMismatchError, DamagedError: as `resume`; nothing was changed.
+            StateMismatchError, TornStateError, DamagedError: as `resume`.
+            SaveFailedError: what training left could not be saved; nothing was changed.
         """
         self._check_open("restore")
         self.wait()
         checkpoint = self.run.get(which)
-        wanted = self._objects if only is None else {name: self._object(name) for name in only}
+        names = [only] if isinstance(only, str) else only
+        wanted = self._objects if names is None else {name: self._object(name) for name in names}
         if not checkpoint.complete and only is None:
             wanted = {name: obj for name, obj in self._objects.items() if name in checkpoint.objects()}
         whole = checkpoint.complete and only is None
         rewind = self._training.rewind(checkpoint) if whole else None
-        restoring.restore(checkpoint, wanted, with_rng=whole)
-        self._going_back = rewind or self._going_back
+        prepared = restoring.prepare(checkpoint, wanted, with_rng=whole)
+        self._save_unless_restored("end")
+        self.wait()
+        self._apply(prepared)
+        self._going_back, self._overwritten = rewind or self._going_back, checkpoint
         _log.info("checkpoint.restored run=%s checkpoint=%s", self.run.url, checkpoint.name)
         return checkpoint
 
@@ -291,6 +328,8 @@ class Checkpointer:
             self.wait()
         finally:
             self._release()
+        if self._preemption.requested:
+            self._preemption.end_training()
 
     def __enter__(self) -> Self:
         self._check_open("__enter__")
@@ -303,14 +342,16 @@ class Checkpointer:
             self.close()
             return
         try:
-            if not self._closed and not isinstance(error, SystemExit):
-                self._save_unless_restored("exception")
-            self.wait()
-        except KeepbestError as second:
-            # The user is about to see what ended the training; this must not hide it.
+            try:
+                if not self._closed and not isinstance(error, SystemExit):
+                    self._save_unless_restored("exception")
+            finally:
+                try:
+                    self.wait()
+                finally:
+                    self._release()
+        except Exception as second:  # noqa: BLE001 - the user is about to see what ended training: this must not hide it
             error.add_note(f"keepbest: {second}")
-        finally:
-            self._release()
 
     # ── in order ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -320,9 +361,24 @@ class Checkpointer:
         self._saves.surface()
         if self._going_back is not None:
             self._go_back()
+        self._check_whole()
         if self._must_resume:
-            raise RunExistsError(self.run.url, self._saves.newest_held or "")
+            self._refuse_to_overwrite()
+        self._overwritten = None
         self._arm()
+
+    def _refuse_to_overwrite(self) -> NoReturn:
+        if self._overwritten is not None:
+            raise UsageError(
+                f"training cannot go on in {self.run.url}: only some objects were restored of checkpoint "
+                f"{self._overwritten.name}. Call resume() before restore(), so that the others are those of the latest "
+                "checkpoint, or give another URL for a fresh run."
+            )
+        raise RunExistsError(self.run.url, self._saves.newest_held or "")
+
+    def _check_whole(self) -> None:
+        if self._torn is not None:
+            raise TornStateError(self._torn)
 
     def _check_open(self, call: str) -> None:
         if self._closed:
@@ -341,19 +397,38 @@ class Checkpointer:
                 f"epochs() is at epoch {self._epoch_of_loop} (from 0), log() was told epoch={epoch}. Leave epoch out."
             )
 
-    def _save_unless_restored(self, event: Literal["end", "exception"]) -> None:
+    def _save_unless_restored(self, event: Event) -> None:
         """Save what training left, unless it never began, or the objects are those of an older checkpoint by now."""
-        if not self._must_resume and self._going_back is None:
+        if not self._must_resume and self._overwritten is None and self._torn is None:
             self._saves.save_if_due(event)
+
+    def _apply(self, prepared: restoring.Restore) -> None:
+        self._torn = prepared.checkpoint  # also if Ctrl-C comes
+        try:
+            prepared.apply()
+        except StateMismatchError:
+            self._torn = None
+            raise
+        self._torn = None
+
+    def _clear_away(self) -> None:
+        """Delete whatever the process before left half-written, if it is old enough to be nobody's."""
+        try:
+            self.run.gc()
+        except StorageError as error:
+            warn_caller(f"what a process before may have left half-written could not be cleared away: {error}")
 
     def _go_back(self) -> None:
         """Training goes on from the checkpoint that was restored last."""
-        rewind, self._going_back = self._going_back, None
+        rewind = self._going_back
         if rewind is None:
             return
         self._training.go_back(rewind)
         self._saves.continue_from(rewind)
+        self._going_back = self._overwritten = None
         self._must_resume = False
+        if self._epoch_of_loop is not None:
+            self._epoch_of_loop = self.position.next_epoch
 
     def _arm(self) -> None:
         if self._handles_sigterm:
@@ -361,14 +436,18 @@ class Checkpointer:
 
     def _end_if_preempted(self) -> None:
         if self._preemption.requested:
-            self._saves.save_if_due("signal")
+            self._save_unless_restored("signal")
             self.wait()
             self._preemption.end_training()
 
     def _warn_of_repeated_batches(self) -> None:
         """A loader that has no state begins its epoch anew, whatever the checkpoint says."""
         position = self.position
-        loaders = [obj for obj in self._objects.values() if isinstance(obj, Stateful) and hasattr(obj, "__iter__")]
+        loaders = [
+            obj
+            for obj in self._objects.values()
+            if isinstance(obj, Stateful) and hasattr(obj, "__iter__") and not verifies(obj)
+        ]
         if position.steps_in_epoch and not loaders:
             warn_caller(
                 f"the run was left in the middle of epoch {position.next_epoch + 1}, {position.steps_in_epoch} of its "

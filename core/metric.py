@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..errors import ConfigError, MetricValueError, did_you_mean
+from ..errors import ConfigError, MetricError, MetricValueError, did_you_mean
 
 Reduce = Literal["mean", "min", "max"] | int | None
 """How a vector becomes one number; an int picks one element of the flattened vector, counted as Python counts."""
@@ -66,10 +66,23 @@ def scalars(metrics: Mapping[str, object], reductions: Mapping[str, Reduce] | No
 
     Raises:
         MetricValueError: one of them is not one number.
+        MetricError: a name is no text.
     """
+    check_names(metrics)
     if not reductions:
         return {name: scalar(name, value) for name, value in metrics.items()}
     return {name: scalar(name, value, reductions.get(name)) for name, value in metrics.items()}
+
+
+def check_names(metrics: Mapping[str, object]) -> None:
+    """Check that all names are text.
+
+    Raises:
+        MetricError: one is not.
+    """
+    for name in metrics:
+        if not isinstance(name, str):
+            raise MetricError(f"the name of a metric is text, not {name!r} (of type {type(name).__name__}).")
 
 
 def dated(metrics: Mapping[str, object], floats: Mapping[str, float]) -> Mapping[str, object]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +29,21 @@ class Position:
         return self.next_epoch - 1 if self.next_epoch else None
 
     def after_epoch(self, epoch: int | None, step: int | None) -> Position:
-        """Return the position after an epoch was closed; the arguments are what the loop knows better, or None."""
-        closed = self.next_epoch if epoch is None else epoch
-        return Position(next_epoch=closed + 1, step=self.step if step is None else step)
+        """Return the position after an epoch was closed; the arguments are what the loop knows better, or None.
+
+        Raises:
+            ConfigError: one of them is no whole number of at least 0.
+        """
+        closed = self.next_epoch if epoch is None else _count("epoch", epoch)
+        return Position(next_epoch=closed + 1, step=self.step if step is None else _count("step", step))
 
     def after_step(self, step: int | None) -> Position:
-        """Return the position after one step was closed, or as many as the loop says."""
-        closed = self.step + 1 if step is None else step
+        """Return the position after one step was closed, or as many as the loop says.
+
+        Raises:
+            ConfigError: `step` is no whole number of at least 0.
+        """
+        closed = self.step + 1 if step is None else _count("step", step)
         return replace(self, step=closed, steps_in_epoch=self.steps_in_epoch + max(1, closed - self.step))
 
     def to_json(self) -> dict[str, int]:
@@ -48,3 +59,14 @@ class Position:
         if self.steps_in_epoch:
             return f"epoch {self.next_epoch + 1}, step {self.step}"
         return f"the end of epoch {self.next_epoch}" if self.next_epoch else f"step {self.step}"
+
+
+def _count(name: str, value: Any) -> int:
+    """Return `value` as an int: NumPy's whole numbers and integer tensors are as good."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise ConfigError(f"{name}= is a whole number, counted from 0 (got {value!r}).")
+    return count

@@ -32,10 +32,11 @@ class Preemption:
         self._installed = True
 
     def uninstall(self) -> None:
-        """Give SIGTERM back to the handler that had it."""
+        """Give SIGTERM back to the handler that had it; where another one took it over since, that one keeps it."""
         if not self._installed or threading.current_thread() is not threading.main_thread():
             return
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if self._previous is None else self._previous)
+        if signal.getsignal(signal.SIGTERM) == self._note:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if self._previous is None else self._previous)
         self._installed = False
 
     def end_training(self) -> None:
@@ -45,12 +46,14 @@ class Preemption:
             SystemExit: code 143 (128 + 15), as shells report a death by SIGTERM. Not if SIGTERM was being ignored.
         """
         self.requested = False
-        previous = self._previous
         self.uninstall()
-        if previous is signal.SIG_IGN:
+        self._pass_on(signal.SIGTERM, None)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._previous is signal.SIG_IGN:
             return
-        if callable(previous):
-            previous(signal.SIGTERM, None)
+        if callable(self._previous):
+            self._previous(number, frame)
         raise SystemExit(EXIT_CODE)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -59,11 +62,14 @@ class Preemption:
             signal.signal(signal.SIGTERM, self._previous if callable(self._previous) else signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        if not self._installed:
+            # Whoever took SIGTERM over from us hands it on, and our training has ended.
+            self._pass_on(number, frame)
+            return
         if self.requested:
             # The second one means now: no boundary came, or the save takes too long.
             self.uninstall()
-            if callable(self._previous):
-                self._previous(number, frame)
+            self._pass_on(number, frame)
             raise SystemExit(EXIT_CODE)
         _log.warning("preemption.requested: saving at the next log() or log_step(), then exiting")
         self.requested = True

@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import StorageError, StorageFullError
+from ..errors import ConfigError, StorageError, StorageFullError
 from ..storage.backend import Backend
 from ..storage.layout import TEMPORARY_PREFIX
 from .policy import CheckpointPolicy
 from .retention import KeepBest, KeepLast, simple_keep_rules
 from .snapshot import estimate
+from .state import holds_weights
 
 _PROBE = b"keepbest was here\n"
 
@@ -26,10 +27,16 @@ def check(backend: Backend, objects: Mapping[str, Any], policy: CheckpointPolicy
         held: checkpoints that are there already.
 
     Raises:
+        ConfigError: the best is to hold the weights alone, and no object is a model.
         StoragePermissionError, StorageError, NotARunError: it cannot be written, read or deleted there.
         StorageFullError: so many do not fit.
         UnsupportedStateError: the state holds what cannot be saved.
     """
+    if policy.best_contents == "weights" and not any(holds_weights(obj) for obj in objects.values()):
+        raise ConfigError(
+            "best_contents='weights', and none of the objects is a model that keepbest knows, so the best would be "
+            "empty. Pass the model itself to the Checkpointer, or leave best_contents out."
+        )
     nbytes = estimate(objects)
     key = TEMPORARY_PREFIX + uuid.uuid4().hex
     backend.put_if_absent(key, _PROBE)

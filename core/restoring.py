@@ -4,24 +4,47 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..errors import StateMismatchError
+from ..errors import StateMismatchError, TornStateError
 from ..storage.arrays import converter
 from ..storage.checkpoint import Checkpoint
 from . import rng, state
 
 
-def restore(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: bool) -> None:
-    """Set `objects` to their states in `checkpoint`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restore:
+    """Everything read and checked; `apply` sets it."""
 
-    1. Read and verify everything that is needed; 2. compare each state with its object, and if anything differs raise
-    one error that lists all of it; 3. set those objects first whose fit could not be checked, each with its old state
-    at hand, then the rest, then the random number generators.
+    checkpoint: str
+    """Its name."""
+    objects: Mapping[str, Any]
+    states: Mapping[str, Any]
+    generators: Any
+    """State of the random number generators; None leaves them alone."""
+
+    def apply(self) -> None:
+        """Set those objects first whose fit could not be checked, each with its old state at hand, then the rest.
+
+        The random number generators come last.
+
+        Raises:
+            StateMismatchError: an object did not take its state; nothing is changed.
+            TornStateError: it did not, and not all could be put back.
+        """
+        _apply(self.objects, self.states, self.checkpoint)
+        if self.generators is not None:
+            _let_iterators_begin(self.objects)
+            rng.restore(self.generators)
+
+
+def prepare(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: bool) -> Restore:
+    """Read and verify everything that is needed, and compare each state with its object; changes nothing.
 
     Raises:
-        StateMismatchError: shapes, dtypes, keys or objects differ; nothing was changed.
-        DamagedError: something stored is damaged; nothing was changed.
+        StateMismatchError: shapes, dtypes, keys or objects differ; all of it is listed.
+        DamagedError: something stored is damaged.
     """
     held = checkpoint.objects()
     problems = [
@@ -35,9 +58,12 @@ def restore(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: boo
     if problems:
         raise StateMismatchError(checkpoint.name, problems)
     generators = checkpoint.restore_state(rng.NAME, converter) if with_rng and rng.NAME in held else None
-    _apply(objects, states, checkpoint.name)
-    if generators is not None:
-        rng.restore(generators)
+    return Restore(checkpoint=checkpoint.name, objects=objects, states=states, generators=generators)
+
+
+def restore(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: bool) -> None:
+    """Set `objects` to their states in `checkpoint`; raises as `prepare` and `Restore.apply` do."""
+    prepare(checkpoint, objects, with_rng=with_rng).apply()
 
 
 def _apply(objects: Mapping[str, Any], states: Mapping[str, Any], checkpoint: str) -> None:
@@ -45,23 +71,38 @@ def _apply(objects: Mapping[str, Any], states: Mapping[str, Any], checkpoint: st
     done: list[tuple[str, Any]] = []
     for name in order:
         before = None if state.verifies(objects[name]) else copy.deepcopy(objects[name].state_dict())
+        done.append((name, before))
         try:
             state.restore(objects[name], states[name])
         except Exception as error:
             # Whatever an object's own load_state_dict raises: put everything back, then say which one it was.
-            stuck = _undo(objects, [*done, (name, before)])
-            raise StateMismatchError(checkpoint, [f"{name}: {type(error).__name__}: {error}", *stuck]) from error
-        done.append((name, before))
+            problem = f"{name}: {type(error).__name__}: {error}"
+            stuck = _undo(objects, done)
+            if stuck:
+                raise TornStateError(checkpoint, [problem, *stuck]) from error
+            raise StateMismatchError(checkpoint, [problem]) from error
 
 
 def _undo(objects: Mapping[str, Any], done: Sequence[tuple[str, Any]]) -> list[str]:
-    """Give the objects their old states back; return a line for each that does not take it."""
+    """Give the objects their old states back; return a line for each that does not take it, or has none."""
     stuck = []
     for name, before in reversed(done):
         if before is None:
+            stuck.append(f"{name}: holds the checkpoint's state, or some of it")
             continue
         try:
             objects[name].load_state_dict(before)
         except Exception as error:  # noqa: BLE001 - the user is told, with the error that led here
             stuck.append(f"{name}: does not take its own old state back either ({type(error).__name__}: {error})")
     return stuck
+
+
+def _let_iterators_begin(objects: Mapping[str, Any]) -> None:
+    """Ask data loaders for their state once.
+
+    A loader in the middle of an epoch makes its iterator when it is first asked, and draws a random number for it. The
+    training that is continued had drawn it long before its generators were saved.
+    """
+    for obj in objects.values():
+        if hasattr(obj, "__iter__") and isinstance(obj, state.Stateful) and not state.verifies(obj):
+            obj.state_dict()

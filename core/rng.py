@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .generators import PythonGenerator
 from .registry import adapter_named, adapters_in_use
 from .state import CapturedState, capture_value
 
@@ -16,10 +17,8 @@ NAME = "rng"
 
 def capture() -> CapturedState:
     """Capture them all; a generator object of one's own is passed to the Checkpointer by name instead."""
-    version, words, gauss = random.getstate()
     state = {
-        # 625 words: as an array they take a third of the space of a list, and no time to parse.
-        "python": {"version": version, "words": np.array(words, np.uint32), "gauss": gauss},
+        "python": PythonGenerator(random).state_dict(),
         "numpy": np.random.get_state(legacy=False),  # noqa: NPY002 - the global generator is what people's code uses
         "frameworks": {adapter.NAME: adapter.capture_rng() for adapter in adapters_in_use()},
     }
@@ -28,8 +27,7 @@ def capture() -> CapturedState:
 
 def restore(state: Any) -> None:
     """Set them; a framework that is not imported now is left out, as nothing can have used its generator."""
-    python = state["python"]
-    random.setstate((python["version"], tuple(int(word) for word in python["words"]), python["gauss"]))
+    PythonGenerator(random).load_state_dict(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002 - as above
     for name, framework in state["frameworks"].items():
         adapter = adapter_named(name)

@@ -72,18 +72,22 @@ class Saves:
         training.flush()
         metrics, scores = training.metrics_and_scores()
         name, write_id = name_checkpoint(training.position)
-        request = SaveRequest(
-            name=name,
-            write_id=write_id,
-            snapshot=snapshot.take(self._objects, self._staging),
-            position=training.position,
-            reasons=reasons,
-            metrics=metrics,
-            scores=scores,
-            training=training.to_json(),
-        )
         self._tracker.started(training.position, time.monotonic(), scores)
-        handle = self._writer.submit(name, lambda: self._saver.save(request))
+        try:
+            request = SaveRequest(
+                name=name,
+                write_id=write_id,
+                snapshot=snapshot.take(self._objects, self._staging),
+                position=training.position,
+                reasons=reasons,
+                metrics=metrics,
+                scores=scores,
+                training=training.to_json(),
+            )
+            handle = self._writer.submit(name, lambda: self._saver.save(request))
+        except BaseException:
+            self._tracker.failed(self._saver.checkpoints)
+            raise
         if self._sync:
             self.wait()
         return handle

@@ -60,7 +60,9 @@ def check_objects(objects: dict[str, Any]) -> None:
     for name, obj in objects.items():
         if _handler(obj) is None and not isinstance(obj, Stateful | dict | list):
             raise UnsupportedStateError(
-                name, obj, why="has no state_dict() and load_state_dict(state), and no adapter knows it"
+                name,
+                obj,
+                why="has no state_dict() and load_state_dict(state), and no adapter knows it (arrays go into a dict)",
             )
 
 
@@ -116,6 +118,12 @@ def mismatches(name: str, obj: Any, state: Any) -> list[str]:
     if not isinstance(obj, Stateful) and type(obj) is not type(state):
         return [f"{name}: it is a {type(obj).__name__}, the checkpoint holds a {type(state).__name__}"]
     return []
+
+
+def holds_weights(obj: Any) -> bool:
+    """Say whether `obj` is what inference needs."""
+    adapter = adapter_of(obj)
+    return adapter is not None and adapter.role(obj) == "weights"
 
 
 def verifies(obj: Any) -> bool:

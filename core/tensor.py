@@ -32,9 +32,14 @@ def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorS
     """Return how to read a NumPy array or scalar.
 
     Raises:
-        UnsupportedStateError: its dtype is none that a tensor file can hold (object, str, datetime, …).
+        UnsupportedStateError: its dtype is none that a tensor file can hold (object, str, datetime, …); or it is
+            masked.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise UnsupportedStateError(path, value, why="would lose its mask; save its data and its mask as two arrays")
     array = np.asarray(value)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     shape: tuple[int, ...] = array.shape
     logical = None
     if array.dtype.name == "complex128":

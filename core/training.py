@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import MetricError, MissingMetricError
+from ..errors import MetricError, StorageError
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History, Row
 from ..storage.journal import Journal, Mark
 from ..storage.manifest import Score
 from ..storage.run import Run
+from .caller import warn_caller
 from .metric import scalars
 from .monitor import MetricMonitor
 from .policy import CheckpointPolicy
@@ -44,6 +46,7 @@ class Training:
         self._run = run
         self._journal = Journal(run.backend)
         self._steps = StepRows()
+        self._unwritten: deque[Row] = deque()
         self._current: tuple[Position, Mapping[str, float], Callable[[], tuple[Score, ...]]] | None = None
 
     def close_epoch(self, metrics: Mapping[str, object], *, epoch: int | None, step: int | None) -> tuple[Verdict, ...]:
@@ -55,11 +58,12 @@ class Training:
         position = self.position.after_epoch(epoch, step)
         closed = position.next_epoch - 1
         values = scalars(metrics, self._reductions)
+        self._drain_steps()
         verdicts = _judged(self.monitors, metrics, epoch=closed, step=position.step)
-        self.flush()
         self.position = position
-        self._record(Row(kind="epoch", epoch=closed, step=position.step, time=time.time(), metrics=values))
         self._current = (position, values, lambda: tuple(verdict.score for verdict in verdicts))
+        self._record(Row(kind="epoch", epoch=closed, step=position.step, time=time.time(), metrics=values))
+        self._write()
         return verdicts
 
     def close_step(self, metrics: Mapping[str, object], *, step: int | None) -> None:
@@ -69,9 +73,13 @@ class Training:
         self.position = position
 
     def flush(self) -> None:
-        """Record the steps that wait."""
-        for row in self._steps.drain():
-            self._record(row)
+        """Record the steps that wait, and write what the journal does not have yet.
+
+        Raises:
+            StorageError: it cannot be written now, and the policy does not say that training goes on; it stays here.
+        """
+        self._drain_steps()
+        self._write()
 
     def metrics_and_scores(self) -> tuple[Mapping[str, float], tuple[Score, ...]]:
         """Return what was logged at this very position; a checkpoint taken later must not be ranked by old values."""
@@ -103,6 +111,11 @@ class Training:
         stored = checkpoint.state().training
         mark = Mark(branch=stored["journal"]["branch"], rows=stored["journal"]["rows"])
         history = self._run.history_at(mark)
+        if len(history.rows) < mark.rows:
+            warn_caller(
+                f"{self._run.url} has lost rows of its metrics.jsonl: {len(history.rows)} are left of {mark.rows} or "
+                f"more that led to {checkpoint.name}. The history has a gap; the best, patience and state are whole."
+            )
         return Rewind(
             checkpoint=checkpoint,
             position=Position.from_json(stored["position"]),
@@ -114,18 +127,35 @@ class Training:
     def go_back(self, rewind: Rewind) -> None:
         """Go on from there; what is logged from now on is a new branch."""
         self.flush()
+        self._unwritten.clear()  # they belong to the branch that is left
         self.position, self.history, self.monitors = rewind.position, rewind.history, rewind.monitors
         self._journal.continue_from(rewind.mark)
         self._current = (rewind.position, rewind.checkpoint.metrics, lambda: rewind.checkpoint.scores)
 
     def close(self) -> None:
         """Record what waits and let go of the journal."""
-        self.flush()
-        self._journal.close()
+        try:
+            self.flush()
+        finally:
+            self._journal.close()
+
+    def _drain_steps(self) -> None:
+        for row in self._steps.drain():
+            self._record(row)
 
     def _record(self, row: Row) -> None:
         self.history.append(row)
-        self._journal.append(row)
+        self._unwritten.append(row)
+
+    def _write(self) -> None:
+        try:
+            while self._unwritten:
+                self._journal.append(self._unwritten[0])
+                self._unwritten.popleft()
+        except StorageError as error:
+            if self._policy.on_save_error == "raise":
+                raise
+            warn_caller(f"{error} What was logged is kept, and written when that is possible again.")
 
 
 def _judged(
@@ -161,5 +191,5 @@ def _replay(monitor: MetricMonitor, history: History) -> None:
         if row.kind == "epoch" and monitor.key in row.metrics:
             try:
                 monitor.judge(row.metrics, epoch=row.epoch, step=row.step)
-            except MissingMetricError:  # a constraint's metric was not logged then: no opinion on that epoch
+            except MetricError:  # a constraint's metric was not logged then, or NaN was: that epoch is past
                 continue

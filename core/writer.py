@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent import futures
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import SaveFailedError
 
@@ -38,11 +38,8 @@ class SaveHandle:
             TimeoutError: it is still being written.
             CancelledError: it was cancelled.
         """
-        try:
-            self._future.result(timeout)
-        except (TimeoutError, CancelledError):
-            raise
-        except Exception as error:
+        error = self._future.exception(timeout)
+        if error is not None:
             self._told.set()
             raise SaveFailedError(self.checkpoint, error) from error
 

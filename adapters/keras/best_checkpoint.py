@@ -22,6 +22,7 @@ from ...errors import CheckpointNotFoundError, ConfigError, KeepbestError, Usage
 from ...storage.backend import open_backend
 from . import direction, state
 from .console import say
+from .logs import numbers
 
 
 class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -193,14 +194,14 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
 
     def _numbers(self, logs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the logs that are numbers, and those that are monitored, whatever they are."""
-        monitored = {monitor.key for monitor in self._opened().monitors}
-        numbers = {name: value for name, value in logs.items() if isinstance(value, float | int) or name in monitored}
-        if others := logs.keys() - numbers.keys() - self._warned_of:
+        monitored = {monitor.key: logs[monitor.key] for monitor in self._opened().monitors if monitor.key in logs}
+        found = numbers(logs) | monitored
+        if others := logs.keys() - found.keys() - self._warned_of:
             self._warned_of |= others
             warn_caller(
                 f"{', '.join(sorted(others))} in the logs of fit is no number, so the run's history does not have it."
             )
-        return numbers
+        return found
 
     def _restore_best(self, ended: Checkpointer) -> None:
         try:

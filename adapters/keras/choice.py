@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from .logs import number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,25 +51,24 @@ def if_better(  # noqa: PLR0913 - one choice has these facts
         held: the value of the file that is at `path`, which a model that cannot be judged must not replace; None where
             there is no such file, or nothing is known of it.
     """
-    problem = _unjudgeable(monitor, current)
-    if problem is not None:
+    value = None if current is None else number(monitor, current)
+    if value is None:
+        problem = _unjudgeable(monitor, current)
         if held is None:
             return Choice(save=True, warning=problem)
         kept = f"{path} holds a model of which {monitor} is known ({held:.5f}), so it was left as it is."
         return Choice(save=False, warning=f"{problem} {kept}")
-    before, finite = _shown(best), current - current == 0
-    if finite and (best is None or better(current, best)):
-        text = f"\nEpoch {epoch + 1}: {monitor} improved from {before} to {current:.5f}, saving model to {path}"
-        return Choice(save=True, value=float(current), message=text)
-    why = "" if finite else f" ({monitor} is {current}, which is never the best)"
+    before, finite = _shown(best), math.isfinite(value)
+    if finite and (best is None or better(value, best)):
+        text = f"\nEpoch {epoch + 1}: {monitor} improved from {before} to {value:.5f}, saving model to {path}"
+        return Choice(save=True, value=value, message=text)
+    why = "" if finite else f" ({monitor} is {value}, which is never the best)"
     return Choice(save=False, message=f"\nEpoch {epoch + 1}: {monitor} did not improve from {before}{why}")
 
 
-def _unjudgeable(monitor: str, current: Any) -> str | None:
+def _unjudgeable(monitor: str, current: Any) -> str:
     if current is None:
         return f"Can save best model only with {monitor} available."
-    if isinstance(current, float | int):
-        return None
     return (
         f"Can save best model only when `monitor` is a scalar value. Received: {current}. "
         "Falling back to `save_best_only=False`."

@@ -24,11 +24,6 @@ class Pair:
     stored: Array
     variable: keras.Variable
 
-    @property
-    def value(self) -> Array:
-        """What to write: integers in the width that this backend counts with."""
-        return self.stored.astype(dtype_of(self.variable)) if self._counts_otherwise() else self.stored
-
     def problems(self) -> Iterator[str]:
         """Yield every way in which they differ."""
         here, there = tuple(self.variable.shape), self.stored.shape

@@ -19,6 +19,7 @@ from .choice import Choice
 from .console import say
 from .direction import compiled_direction
 from .filepath import parse
+from .logs import number, numbers
 from .shelf import Entry, Shelf, Standing
 
 
@@ -194,7 +195,7 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
             epoch=epoch,
             step=_step(self.model),
             reason="improvement" if value is not None else "epoch" if batch is None else "step",
-            metrics={name: float(logged) for name, logged in logs.items() if isinstance(logged, float | int)},
+            metrics=numbers(logs),
             score=Score(monitor=self.monitor, mode=mode, value=value)
             if value is not None and mode is not None
             else None,
@@ -244,5 +245,5 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
 
 def _step(model: keras.Model) -> int:
     """Return the steps that the optimizer has made."""
-    iterations = getattr(model.optimizer, "iterations", None)
-    return 0 if iterations is None else int(keras.ops.convert_to_numpy(iterations))
+    iterations = getattr(model.optimizer, "iterations", 0)
+    return int(number("iterations", getattr(iterations, "value", iterations)) or 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from . import matching, tensors
+from . import tensors
 
 _KEY = "global_seed_generator"
 
@@ -25,7 +25,7 @@ def restore_rng(state: Any) -> None:
     if generator is None:
         generator = keras.random.SeedGenerator(0)
         _attributes().set_global_attribute(_KEY, generator)
-    tensors.write(generator.state, matching.Pair("value", state, generator.state).value)
+    tensors.write(generator.state, state)
 
 
 def _attributes() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,6 @@ import keras
 from ...errors import StateError
 from ...storage.statefile import Role
 from . import matching, tensors
-from .tensors import Array
 
 
 def role(obj: Any) -> Role | None:
@@ -51,15 +50,10 @@ def restore(obj: Any, state: Any) -> None:
     """Assign to the variables that are there."""
     single = _single(obj)
     if single is not None:
-        tensors.write(single, matching.Pair("value", state, single).value)
+        tensors.write(single, state)
         return
-    assign(matching.named(_variables(obj)), state)
-
-
-def assign(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> None:
-    """Set variables to what is stored for them."""
-    for pair in matching.pairs(here, stored):
-        tensors.write(pair.variable, pair.value)
+    for pair in matching.pairs(matching.named(_variables(obj)), state):
+        tensors.write(pair.variable, pair.stored)
 
 
 def attach(layer: keras.Layer) -> None:

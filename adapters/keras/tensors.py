@@ -10,7 +10,6 @@ import numpy as np
 from ...core.registry import adapter_of
 from ...core.tensor import TensorSource, numpy_source
 from ...errors import UnsupportedStateError
-from ...storage import arrays
 from ...storage.tensorfile import TensorSpec, TensorView
 
 Array = np.ndarray[Any, Any]
@@ -41,19 +40,11 @@ def defer(value: Any) -> Any:
     return held if adapter is None or held is value else adapter.defer(held)
 
 
-def read(variable: keras.Variable) -> Array:
-    """Return a copy of a variable's value as a NumPy array."""
-    source = tensor(variable, variable.path)
-    assert source is not None
-    spec = TensorSpec(name=variable.path, dtype=source.dtype, shape=source.shape)
-    data = memoryview(bytearray(spec.nbytes))
-    if data:
-        source.copy_into(data)
-    return arrays.from_view(TensorView(spec=spec, data=data), source.logical)
-
-
 def write(variable: keras.Variable, array: Array) -> None:
-    """Set a variable to the bits of `array`, which has its shape and dtype; the memory of `array` is not held on to."""
+    """Set a variable to the bits of `array`, which has its shape and dtype, or is of integers that fit into its own.
+
+    The memory of `array` is not held on to.
+    """
     adapter = adapter_of(variable.value)
     if adapter is None:
         variable.assign(np.array(array))

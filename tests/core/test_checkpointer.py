@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from keepbest.errors import (
     ConfigError,
     DamagedManifestError,
     KeepbestError,
+    MetricError,
     MetricValueError,
     MissingMetricError,
     NotARunError,
@@ -30,6 +32,8 @@ from keepbest.errors import (
     StateMismatchError,
     StorageError,
     StorageFullError,
+    StoragePermissionError,
+    TornStateError,
     UnsupportedStateError,
     UsageError,
 )
@@ -610,3 +614,293 @@ def test_what_a_crash_left_is_cleared_away_at_the_resume(tmp_path, monkeypatch, 
         ckpt.resume()
     assert orphan.exists() == left
     assert kept(url) == [(0, 1.0)]
+
+
+# ── going back within a loop ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("when", ["before log", "after log"])
+def test_a_loop_may_go_back(run_url, when):
+    """restore() in the body of epochs() makes the loop go on with the epoch after the checkpoint's."""
+    seen, weights = [], Weights()
+    with Checkpointer(run_url, BY_LOSS, weights=weights) as ckpt:
+        for epoch in ckpt.epochs(4):
+            seen.append(epoch)
+            weights.values = weights.values + 1
+            back = seen == [0, 1, 2]
+            if back and when == "before log":
+                ckpt.restore("best")
+                continue
+            ckpt.log(val_loss=float(epoch))
+            if back:
+                ckpt.restore("best")
+        assert ckpt.history["val_loss"] == [0.0, 1.0, 2.0, 3.0]
+    assert seen == [0, 1, 2, 1, 2, 3]
+    assert keepbest.open_run(run_url).latest.load("weights")["values"].tolist() == [4.0] * 4
+
+
+def test_restoring_at_the_end_of_the_last_epoch_ends_the_loop(run_url):
+    """Who restores the best within the last epoch is not sent back to train from it again."""
+    with Checkpointer(run_url, BY_LOSS, weights=Weights()) as ckpt:
+        for epoch in ckpt.epochs(3):
+            ckpt.log(val_loss=float(epoch))
+            if epoch == 2:
+                ckpt.restore("best")
+    assert kept(run_url) == [(0, 0.0), (2, 2.0)]
+
+
+@pytest.mark.parametrize("contents", ["everything", "weights"])
+def test_what_training_left_is_saved_before_it_is_overwritten(run_url, contents):
+    """A loop of one's own that ends with restore("best") still has its last state saved, and unmixed."""
+    torch = pytest.importorskip("torch")
+    model, weights = torch.nn.Linear(1, 1), Weights()
+    policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=None, best_contents=contents)
+    with Checkpointer(run_url, policy, model=model, weights=weights) as ckpt:
+        for loss in (1.0, 2.0, 3.0):
+            torch.nn.init.constant_(model.weight, loss)
+            weights.values = weights.values + 1
+            ckpt.log(val_loss=loss)
+        ckpt.restore("best")
+        assert model.weight.item() == 1.0
+    latest = keepbest.open_run(run_url).latest
+    assert (latest.epoch, latest.info.reasons) == (2, ("end",))
+    assert (latest.load("model")["weight"].item(), latest.load("weights")["values"][0]) == (3.0, 3.0)
+
+
+def test_one_object_may_be_named_by_itself(run_url):
+    """only= takes the name of one object as it stands."""
+    first, second = Weights(), Weights()
+    with Checkpointer(run_url, first=first, second=second) as ckpt:
+        ckpt.log()
+        first.values = second.values = np.ones(4)
+        ckpt.restore("latest", only="first")
+    assert (first.values[0], second.values[0]) == (0.0, 1.0)
+
+
+def test_training_does_not_go_on_from_weights_alone(run_url):
+    """Started with the weights of the best and nothing else, a training is told what to do instead."""
+    torch = pytest.importorskip("torch")
+    policy = CheckpointPolicy(monitor="val_loss", best_contents="weights")
+    objects = {"model": torch.nn.Linear(1, 1), "weights": Weights()}
+    with Checkpointer(run_url, policy, **objects) as ckpt:
+        for loss in (1.0, 2.0):
+            ckpt.log(val_loss=loss)
+    with Checkpointer(run_url, policy, **objects) as ckpt:
+        ckpt.restore("best")
+        with pytest.raises(UsageError, match=r"Call resume\(\) before restore"):
+            ckpt.log(val_loss=3.0)
+        ckpt.resume()
+        ckpt.restore("best")
+        ckpt.log(val_loss=3.0)
+
+
+# ── what breaks off ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_restore_that_breaks_off_is_never_saved(run_url):
+    """After Ctrl-C in the middle of a restore nothing is logged or saved until a restore has come through."""
+
+    class Interrupted(Weights):
+        interrupt = False
+
+        def load_state_dict(self, state):
+            if self.interrupt:
+                raise KeyboardInterrupt
+            super().load_state_dict(state)
+
+    first, second = Weights(), Interrupted()
+    policy = CheckpointPolicy(monitor="val_loss", on_exception=True)
+    with Checkpointer(run_url, policy, first=first, second=second) as ckpt:
+        for loss in (1.0, 2.0):
+            first.values, second.values = first.values + 1, second.values + 1
+            ckpt.log(val_loss=loss)
+        second.interrupt = True
+        with pytest.raises(KeyboardInterrupt):
+            ckpt.restore("best")
+        for call in (lambda: ckpt.log(val_loss=0.0), ckpt.save, lambda: next(iter(ckpt.epochs(9)))):
+            with pytest.raises(TornStateError, match="broke off half-way"):
+                call()
+        second.interrupt = False
+        ckpt.restore("best")
+        assert ckpt.log(val_loss=0.5).saved
+    assert keepbest.open_run(run_url).latest.load("second")["values"].tolist() == [1.0] * 4
+
+
+def test_a_training_killed_within_its_first_save_starts_again(run_url):
+    """Where only the weights were committed there is nothing to continue from, and training begins anew."""
+    torch = pytest.importorskip("torch")
+    policy = CheckpointPolicy(monitor="val_loss", best_contents="weights")
+    objects = {"model": torch.nn.Linear(1, 1), "weights": Weights()}
+    with Checkpointer(run_url, policy, **objects) as ckpt:
+        ckpt.log(val_loss=1.0)
+    run = keepbest.open_run(run_url)
+    run.backend.delete([f"commits/{run.latest.sequence:08}.json"])
+    with Checkpointer(run_url, policy, **objects) as ckpt, pytest.warns(UserWarning, match="holds only weights"):
+        assert [epoch for epoch in ckpt.epochs(2) if ckpt.log(val_loss=0.5)] == [0, 1]
+    assert keepbest.open_run(run_url).latest.complete
+
+
+def test_a_best_without_weights_is_refused(run_url):
+    """best_contents="weights" would keep nothing where no object is a model, so it is refused before training."""
+    with pytest.raises(ConfigError, match="best_contents='weights'"):
+        Checkpointer(run_url, CheckpointPolicy(monitor="val_loss", best_contents="weights"), weights=Weights())
+
+
+def test_a_state_that_could_not_be_copied_is_made_good(run_url):
+    """If the snapshot of the best fails, the next chance to save is taken."""
+    policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=None, at_end=False)
+    weights = Weights()
+    with Checkpointer(run_url, policy, weights=weights) as ckpt:
+        ckpt.log(val_loss=3.0)
+        weights.values = print
+        with pytest.raises(UnsupportedStateError):
+            ckpt.log(val_loss=1.0)
+        weights.values = np.ones(4)
+        assert ckpt.log(val_loss=2.0).saved
+    assert keepbest.open_run(run_url).best.metrics["val_loss"] == 2.0
+
+
+def test_a_failure_on_the_way_out_does_not_hide_what_ended_training(run_url):
+    """Whatever goes wrong while an exception is being saved, the user sees the exception, and the rest as a note."""
+    weights = Weights()
+    with pytest.raises(ZeroDivisionError) as caught:
+        with Checkpointer(run_url, CheckpointPolicy(on_exception=True), weights=weights) as ckpt:
+            ckpt.log_step()
+            weights.state_dict = [].pop
+            raise ZeroDivisionError
+    assert caught.value.__notes__ == ["keepbest: pop from empty list"]
+
+
+@pytest.mark.parametrize("on_save_error", ["raise", "warn"])
+def test_a_row_that_could_not_be_written_is_not_lost(run_url, on_save_error, monkeypatch):
+    """While metrics.jsonl cannot be written, rows wait; with on_save_error="warn" training goes on meanwhile."""
+    policy = CheckpointPolicy(monitor="val_loss", on_save_error=on_save_error)
+    with Checkpointer(run_url, policy, weights=Weights()) as ckpt:
+        ckpt.log(val_loss=3.0)
+        with monkeypatch.context() as broken:
+            broken.setattr(ckpt._training._journal, "append", full_disk)
+            if on_save_error == "raise":
+                with pytest.raises(StorageFullError):
+                    ckpt.log(val_loss=2.0)
+            else:
+                with pytest.warns(UserWarning, match="What was logged is kept"):
+                    assert ckpt.log(val_loss=2.0).saved
+        ckpt.log(val_loss=1.0)
+    assert keepbest.open_run(run_url).history()["val_loss"] == [3.0, 2.0, 1.0]
+
+
+def full_disk(*_):
+    raise StorageFullError("disk")
+
+
+def test_a_history_with_a_gap_is_told_about(tmp_path):
+    """A journal that lost its rows is no silent loss: resuming warns, and the best and patience are as they were."""
+    url = str(tmp_path / "run")
+    train(url, [1.0, 2.0, 3.0])
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    with Checkpointer(url, BY_LOSS, weights=Weights()) as ckpt:
+        with pytest.warns(UserWarning, match="0 are left of 3"):
+            ckpt.resume()
+        assert (ckpt.monitors[0].best, ckpt.monitors[0].wait) == (1.0, 2)
+
+
+def test_a_resume_outlives_a_failed_clearing_away(run_url, monkeypatch):
+    """A resume that restored everything is not failed by remains that cannot be deleted."""
+    train(run_url, [1.0])
+    with Checkpointer(run_url, BY_LOSS, weights=Weights()) as ckpt:
+        monkeypatch.setattr(ckpt.run, "gc", cannot_delete)
+        with pytest.warns(UserWarning, match="could not be cleared away"):
+            assert ckpt.resume().next_epoch == 1
+
+
+def cannot_delete():
+    raise StoragePermissionError("somewhere", "delete")
+
+
+def test_a_new_monitor_is_not_stopped_by_the_past(run_url):
+    """A monitor that raises on NaN can be added to a run whose history holds one."""
+    with Checkpointer(run_url, weights=Weights()) as ckpt:
+        for loss in (1.0, float("nan"), 2.0):
+            ckpt.log(val_loss=loss)
+    with Checkpointer(run_url, CheckpointPolicy(monitor="val_loss", on_nonfinite="raise"), weights=Weights()) as ckpt:
+        ckpt.resume()
+        assert ckpt.monitors[0].best == 1.0
+
+
+def test_a_timeout_that_failed_a_save_is_a_failed_save(run_url, monkeypatch):
+    """result() raises SaveFailedError also if what went wrong was a timeout; TimeoutError means still being written."""
+    with Checkpointer(run_url, weights=Weights()) as ckpt:
+        monkeypatch.setattr(ckpt._saves._saver, "save", times_out)
+        with pytest.raises(SaveFailedError):
+            ckpt.save().result()
+
+
+def times_out(_):
+    raise TimeoutError
+
+
+# ── what is handed over ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_numpys_whole_numbers_count(run_url):
+    """epoch= and step= take whatever is a whole number."""
+    with Checkpointer(run_url, weights=Weights()) as ckpt:
+        ckpt.log(loss=1.0, epoch=np.int64(3), step=np.int64(7))
+        ckpt.log_step(loss=1.0, step=np.int32(9))
+    assert [(row.epoch, row.step) for row in keepbest.open_run(run_url).history().rows] == [(3, 7), (4, 9)]
+
+
+@pytest.mark.parametrize("wrong", [{"epoch": 1.5}, {"epoch": -3}, {"step": "7"}], ids=str)
+def test_a_wrong_position_is_refused(run_url, wrong):
+    """An epoch or step that is no whole number is an error at once, and nothing is recorded."""
+    with Checkpointer(run_url, weights=Weights()) as ckpt:
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))}= is a whole number"):
+            ckpt.log(loss=1.0, **wrong)
+        assert not ckpt.history.rows
+
+
+@pytest.mark.parametrize("call", ["log", "log_step"])
+def test_a_metric_without_a_name_is_refused(run_url, call):
+    """The name of a metric is text; anything else is an error at the call."""
+    with Checkpointer(run_url, weights=Weights()) as ckpt, pytest.raises(MetricError, match="text, not 1"):
+        getattr(ckpt, call)({1: 0.5})
+
+
+def test_random_number_generators_go_on(run_url):
+    """Generators of Python and NumPy that are objects of their own are saved and restored like any other object."""
+
+    def generators(seed):
+        return {
+            "python": random.Random(seed),
+            "pcg": np.random.default_rng(seed),
+            "twister": np.random.Generator(np.random.MT19937(seed)),
+            "legacy": np.random.RandomState(seed),
+        }
+
+    def draw(those):
+        return [
+            float(those["python"].random()),
+            *(float(those[name].normal()) for name in ("pcg", "twister", "legacy")),
+        ]
+
+    before, after = generators(1), generators(2)
+    with Checkpointer(run_url, **before) as ckpt:
+        draw(before)
+        ckpt.log()
+    with Checkpointer(run_url, **after) as ckpt:
+        ckpt.resume()
+    assert draw(after) == draw(before)
+
+
+def test_arrays_of_another_byte_order_come_back_right(run_url):
+    """Big-endian arrays keep their values."""
+    with Checkpointer(run_url, data={"a": np.array([1, 2.5], ">f4"), "b": np.array([1 + 2j], ">c16")}) as ckpt:
+        ckpt.log()
+    held = keepbest.open_run(run_url).latest.load("data")
+    assert (held["a"].tolist(), held["b"].tolist()) == ([1.0, 2.5], [1 + 2j])
+
+
+def test_a_mask_is_not_dropped(run_url):
+    """A masked array is refused, as its mask would be lost."""
+    with pytest.raises(UnsupportedStateError, match=r"data\.a: .* lose its mask"):
+        Checkpointer(run_url, data={"a": np.ma.array([1.0], mask=[True])})

@@ -121,3 +121,47 @@ def test_forked_children_still_end(tmp_path):
     )
     done = run(str(tmp_path / "run"), "again", step=step)
     assert (done.returncode, done.stdout) == (0, "ended 12.0\n"), done.stderr
+
+
+@pytest.mark.parametrize("loop", ["epochs", "own"])
+def test_a_signal_after_the_last_boundary_is_not_swallowed(tmp_path, loop):
+    """SIGTERM that comes while the last save is being written still ends the program, once that is durable."""
+    script = f"""
+        import os, signal, sys
+        from keepbest import Checkpointer
+        state = {{"w": 1}}
+        with Checkpointer(sys.argv[1], state=state) as ckpt:
+            for epoch in {"ckpt.epochs(1)" if loop == "epochs" else "range(1)"}:
+                ckpt.log(loss=1.0)
+                os.kill(os.getpid(), signal.SIGTERM)
+        print("went on")
+    """
+    url = str(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, ""), done.stderr
+    assert keepbest.open_run(url).verify().ok
+
+
+def test_a_training_that_ends_leaves_the_others_handler(tmp_path):
+    """Of two trainings in one process, the end of the first does not take the second's SIGTERM away."""
+    script = """
+        import os, signal, sys
+        from keepbest import Checkpointer, CheckpointPolicy
+        policy = CheckpointPolicy(every_n_epochs=None, at_end=False)
+        first = Checkpointer(sys.argv[1] + "-a", policy, state={})
+        with Checkpointer(sys.argv[1] + "-b", policy, state={}) as second:
+            first.log()
+            second.log()
+            first.close()
+            os.kill(os.getpid(), signal.SIGTERM)
+            second.log()
+        print("went on")
+    """
+    url = str(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, ""), done.stderr
+    assert keepbest.open_run(url + "-b").latest.info.reasons == ("signal",)

@@ -325,6 +325,15 @@ def test_logs_that_are_no_numbers(make, fit, url, adds):
     assert open_run(f"{url}-3").history()["val_classes"] == pytest.approx([0.15] * 3)
 
 
+def test_logs_that_are_tensors(keras, make, fit, url, adds):
+    """A tensor that holds one number is one: where Keras leaves it in the logs, it is judged and recorded."""
+    policy = CheckpointPolicy(monitor="val_own", mode="min")
+    fit(make(), [adds(val_own=keras.ops.convert_to_tensor(0.5), own=np.float32(2)), BestCheckpoint(url, policy)])
+    assert open_run(url).history()["val_own"] == [0.5] * 3
+    assert open_run(url).best.epoch == 0
+    assert open_run(url).history()["own"] == [2.0] * 3
+
+
 def test_an_exception_in_fit(make, fit, url, state, breaks):
     """After an exception, the next fit with the same callback goes on from what was saved."""
     model, callback = make(), BestCheckpoint(url, POLICY, restore_best=False)

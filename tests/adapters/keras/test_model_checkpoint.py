@@ -319,7 +319,7 @@ def test_a_failed_save_harms_nothing(script, kernel, tmp_path, monkeypatch):
     assert isinstance(caught.value.__cause__, TypeError)
     assert callback.best == 0.5
     assert kernel(tmp_path / "m.keras") == 1
-    assert not [name for _, _, names in os.walk(tmp_path) for name in names if "tmp-" in name]
+    assert not [folder for folder, _, _ in os.walk(tmp_path) if ".tmp-" in folder]
     monkeypatch.undo()
     script.play(callback, values=(0.45,))
     assert callback.best == 0.45

@@ -11,7 +11,7 @@ import pytest
 from keepbest import Checkpointer, CheckpointPolicy, open_run
 from keepbest.errors import StateError, StateMismatchError
 
-OTHERS = {"tensorflow": "jax", "jax": "torch", "torch": "jax"}
+OTHERS = {"tensorflow": "jax", "jax": "tensorflow", "torch": "jax"}
 
 
 def save(url, **objects):

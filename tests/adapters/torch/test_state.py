@@ -12,7 +12,7 @@ from torch import nn
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
-from keepbest.errors import StateMismatchError, UnsupportedStateError
+from keepbest.errors import MetricValueError, StateMismatchError, TornStateError, UnsupportedStateError
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
@@ -298,7 +298,7 @@ def test_an_object_that_fails_to_load_undoes_those_before_it(run_url):
     """If an object's own load_state_dict raises, the objects before it get their old state back."""
 
     class Box:
-        def __init__(self, value, *, fails=False):
+        def __init__(self, value, *, fails=0):
             self.value, self.fails = value, fails
 
         def state_dict(self):
@@ -307,15 +307,48 @@ def test_an_object_that_fails_to_load_undoes_those_before_it(run_url):
         def load_state_dict(self, state):
             self.value = state["value"]
             if self.fails:
-                raise KeyError("no")  # also when it is given its old state back
+                self.fails -= 1
+                raise KeyError("no")
 
     save(run_url, model=nn.Linear(1, 1), a=Box(1), b=Box(2))
-    a, b, model = Box(-1), Box(-2, fails=True), nn.Linear(1, 1)
+    a, b, model = Box(-1), Box(-2, fails=1), nn.Linear(1, 1)
     weight = model.weight.detach().clone()
     with Checkpointer(run_url, model=model, a=a, b=b) as ckpt:
-        with pytest.raises(StateMismatchError, match="b: KeyError(.|\n)*b: does not take its own"):
+        with pytest.raises(StateMismatchError, match="b: KeyError"):
             ckpt.resume()
-    assert (a.value, torch.equal(model.weight, weight)) == (-1, True)
+        assert (a.value, b.value, torch.equal(model.weight, weight)) == (-1, -2, True)
+        b.fails = 2  # also when it is given its old state back
+        with pytest.raises(TornStateError, match="b: KeyError(.|\n)*b: does not take its own"):
+            ckpt.resume()
+        assert (a.value, torch.equal(model.weight, weight)) == (-1, True)
+
+
+def test_a_module_that_fails_to_load_is_not_called_unchanged(run_url):
+    """If a module does not take its state after others took theirs, the error says which are changed by now."""
+
+    class Versioned(nn.Module):
+        fails = False
+
+        def get_extra_state(self):
+            return {"version": 1}
+
+        def set_extra_state(self, state):
+            if self.fails:
+                raise ValueError("an old version")
+
+    first, second = nn.Linear(1, 1), Versioned()
+    save(run_url, first=first, second=second)
+    second.fails = True
+    with Checkpointer(run_url, first=first, second=second) as ckpt:
+        with pytest.raises(
+            TornStateError, match="second: ValueError: an old version(.|\n)*first: holds the checkpoint's"
+        ):
+            ckpt.resume()
+        with pytest.raises(TornStateError):
+            ckpt.log()
+        second.fails = False
+        ckpt.resume()
+        ckpt.log()
 
 
 def test_metrics_are_taken_as_tensors(run_url):
@@ -331,3 +364,87 @@ def test_metrics_are_taken_as_tensors(run_url):
     history = keepbest.open_run(run_url).history()
     assert dict(history) == {"val_loss": [2.0], "train_loss": [0.5]}
     assert [row.metrics["loss"] for row in history.steps_log] == [1.0, 2.0]
+
+
+def test_a_lazy_conjugate_is_not_taken_for_its_original(run_url):
+    """Views of one memory with other values, such as a conjugate, come back with their own values."""
+    value = torch.tensor([1 + 2j, 3 - 1j])
+    views = {"value": value, "conj": value.conj(), "imag": value.imag, "negative": value.conj().imag}
+    save(run_url, views=views)
+    held = keepbest.open_run(run_url).latest.load("views", framework="torch")
+    assert all(torch.equal(held[name], view) for name, view in views.items())
+
+
+@pytest.mark.parametrize("kind", [torch.optim.NAdam, torch.optim.ASGD, torch.optim.Adam])
+def test_optimizer_state_keeps_its_own_dtype(run_url, kind):
+    """What an optimizer keeps in float32 beside bfloat16 parameters is not rounded by going on."""
+    model = nn.Linear(2, 2).bfloat16()
+    optimizer = kind(model.parameters())
+    for _ in range(3):
+        model(torch.ones(1, 2, dtype=torch.bfloat16)).sum().backward()
+        optimizer.step()
+    save(run_url, optimizer=optimizer)
+    other = kind(model.parameters())
+    with Checkpointer(run_url, optimizer=other) as ckpt:
+        ckpt.resume()
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            held = other.state_dict()["state"][index][name]
+            assert (held.dtype, torch.equal(held, value)) == (value.dtype, True), name
+
+
+def test_a_lazy_module_is_told_about(tmp_path):
+    """A module whose parameters have no values yet is refused with what to do, before anything is trained."""
+    with pytest.raises(UnsupportedStateError, match=r"lazy\.weight.*call the lazy module with one batch"):
+        Checkpointer(str(tmp_path / "run"), lazy=nn.LazyLinear(2))
+
+
+def test_a_metric_of_a_step_that_is_no_number_is_refused_at_its_step(run_url):
+    """A vector handed to log_step is an error there and then, and costs no other row."""
+    with Checkpointer(run_url, model=nn.Linear(1, 1)) as ckpt:
+        ckpt.log_step(loss=torch.tensor(1.0))
+        with pytest.raises(MetricValueError, match="shape"):
+            ckpt.log_step(loss=torch.ones(2))
+        ckpt.log_step(loss=torch.tensor(3.0))
+        ckpt.log()
+    rows = keepbest.open_run(run_url).history().steps_log
+    assert [(row.step, row.metrics["loss"]) for row in rows] == [(1, 1.0), (2, 3.0)]
+
+
+def test_a_model_that_can_be_iterated_over_is_no_data_loader(run_url):
+    """A run left within an epoch warns of repeated batches also where the model is an nn.Sequential."""
+    policy = CheckpointPolicy(every_n_steps=1)
+    with Checkpointer(run_url, policy, model=nn.Sequential(nn.Linear(1, 1))) as ckpt:
+        ckpt.log_step()
+    with Checkpointer(run_url, policy, model=nn.Sequential(nn.Linear(1, 1))) as ckpt:
+        with pytest.warns(UserWarning, match="begins the epoch anew"):
+            next(iter(ckpt.epochs(1)))
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")  # torchdata calls it
+@pytest.mark.parametrize("stop", [3, 4], ids=["within-an-epoch", "end-of-an-epoch"])
+def test_a_stateful_loader_continues_bit_for_bit(tmp_path, stop):
+    """Left within an epoch, a training with dropout and a StatefulDataLoader goes on as if never interrupted."""
+    loaders = pytest.importorskip("torchdata.stateful_dataloader")
+    data = torch.arange(16.0).view(16, 1)
+
+    def train(url, seed, upto=None):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        loader = loaders.StatefulDataLoader(data, batch_size=4, shuffle=True)
+        policy = CheckpointPolicy(every_n_steps=1)
+        with Checkpointer(url, policy, model=model, optimizer=optimizer, loader=loader) as ckpt:
+            for _ in ckpt.epochs(2):
+                for x in loader:
+                    optimizer.zero_grad()
+                    model(x).square().mean().backward()
+                    optimizer.step()
+                    ckpt.log_step()
+                    if ckpt.position.step == upto:
+                        return None
+                ckpt.log()
+        return [value.tolist() for value in model.state_dict().values()]
+
+    assert train(str(tmp_path / "b"), 0, upto=stop) is None
+    assert train(str(tmp_path / "b"), 99) == train(str(tmp_path / "a"), 0)
