@@ -1,4 +1,4 @@
-"""The house: arrows go down only, the facade is complete and light, and nothing of a framework is where it must not be."""
+"""The house: arrows go down only, the facade is complete and light, frameworks stay in their adapters."""
 
 from __future__ import annotations
 
