@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "── making $(VENV) with $$($(PYTHON) --version)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "── installing PyTorch, TensorFlow, Keras, JAX and the test tools (once; a few minutes)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[torch,keras,cli,yaml,test]" \
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[torch,keras,cli,yaml,test]" 2>&1 \
 	  | grep --line-buffered -E '^(Collecting|Downloading|Installing|Successfully|ERROR)' | cut -c1-120
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/keepbest   # the package under its own name, for mypy
 	@$(BIN)/python -c "import keepbest" && touch $(READY)

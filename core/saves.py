@@ -54,6 +54,7 @@ class Saves:
             last_saved_epoch=last.epoch,
             last_saved_step=last.step,
             last_saved_time=last.time,
+            last_tried_step=self._tracker.last_tried_step,
         )
         reasons = self._policy.decide(facts)
         if reasons:

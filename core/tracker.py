@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..storage.manifest import CheckpointInfo, Score
 from ..storage.run import best_of
@@ -27,6 +27,8 @@ class SaveTracker:
 
     def __init__(self, now: float) -> None:
         self.last = LastSave(epoch=None, step=None, time=now)
+        self.last_tried_step: int | None = None
+        """The step of the last save that failed."""
         self._before = self.last
         self._owed = False
         self._best: dict[str, float] = {}
@@ -54,8 +56,9 @@ class SaveTracker:
             self._owed = False
 
     def failed(self, committed: Sequence[CheckpointInfo]) -> None:
-        """Note that the save that began last failed: the next chance to save is taken as if it had not been tried."""
-        self.last = self._before
+        """Note that the save that began last failed: the end, a signal and an improvement find it missing."""
+        self.last_tried_step = self.last.step
+        self.last = replace(self._before, time=self.last.time)
         self._owed = True
         self._note_best(committed)
 

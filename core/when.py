@@ -30,7 +30,9 @@ class Facts:
     last_saved_step: int | None
     """`step` at the last save; None before the first."""
     last_saved_time: float
-    """`time` at the last save; the start of training before the first."""
+    """`time` at the last save, a failed one too; the start of training before the first."""
+    last_tried_step: int | None = None
+    """`step` at the last save that failed: a full disk is tried again n steps later, not at every step."""
 
     @property
     def changed(self) -> bool:
@@ -77,7 +79,8 @@ class EveryNSteps(Rule):
         """Return "step" if a save is due, else None."""
         if facts.event != "step" and facts.event != "epoch":  # noqa: PLR1714 - on the path of every step
             return None
-        return "step" if facts.step // self.n > (facts.last_saved_step or 0) // self.n else None
+        last = max(facts.last_saved_step or 0, facts.last_tried_step or 0)
+        return "step" if facts.step // self.n > last // self.n else None
 
     def __str__(self) -> str:
         return "every step" if self.n == 1 else f"every {self.n:,} steps"

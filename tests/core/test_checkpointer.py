@@ -904,3 +904,15 @@ def test_a_mask_is_not_dropped(run_url):
     """A masked array is refused, as its mask would be lost."""
     with pytest.raises(UnsupportedStateError, match=r"data\.a: .* lose its mask"):
         Checkpointer(run_url, data={"a": np.ma.array([1.0], mask=[True])})
+
+
+def test_a_full_disk_is_not_tried_at_every_step(tmp_path):
+    """When saves fail and training goes on, the next is tried at the next multiple of n steps, and the end saves."""
+    policy = CheckpointPolicy(every_n_epochs=None, every_n_steps=10, on_save_error="warn")
+    with Checkpointer(str(tmp_path / "run"), policy, weights=Weights(), mode="sync") as ckpt:
+        with Breakable(tmp_path / "run" / "checkpoints"), warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(35):
+                ckpt.log_step(loss=1.0)
+        assert len(told) == 3
+    assert keepbest.open_run(str(tmp_path / "run")).latest.step == 35
