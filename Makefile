@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench clean
+.PHONY: help demo test test-all test-fast lint format bench clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,11 +27,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)   ## train on real images, interrupt, resume, load the best without keepbest (PyTorch, then Keras)
 	@$(BIN)/python examples/demo.py
 
-test: lint $(READY)   ## everything CI runs: lint, types, all tests
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/adapters/keras
-	@KERAS_BACKEND=torch $(BIN)/python -m pytest -q tests/adapters/keras
-	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/adapters/keras
+test: lint $(READY)   ## everything CI runs: lint, types, tests (Keras' slow kill tests on the TensorFlow backend only)
+	@$(BIN)/python -m pytest -q -n 2 --ignore tests/adapters/keras
+	@KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" tests/adapters/keras
+	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not slow" tests/adapters/keras
 	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q tests/adapters/keras
+
+test-all: test   ## the slow Keras tests on JAX and PyTorch as well
+	@KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m slow tests/adapters/keras
+	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m slow tests/adapters/keras
 
 test-fast: $(READY)   ## the tests that take under a minute together, without Keras
 	@$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore tests/adapters/keras
