@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +30,10 @@ def main() -> int:
         highlight=False,
     )
     with tempfile.TemporaryDirectory(prefix="keepbest-bench-", dir=where) as folder:
-        held = [small_save.run(Path(folder)), scale.run(Path(folder))]
+        held = [small_save.run(Path(folder))]
+        alone = [sys.executable, str(Path(__file__).with_name("small_log.py")), folder]
+        held.append(subprocess.run(alone, check=False).returncode == 0)
+        held.append(scale.run(Path(folder)))
     return 0 if all(held) else 1
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
 import torch
-from measure import human, interleaved, report, verdict
+from measure import interleaved, report, verdict
 from safetensors.torch import save_file
 from torch import nn
 
@@ -106,28 +105,4 @@ def run(folder: Path) -> bool:
         verdict("at most 4× a bare torch.save + fsync of one file", held=to_torch <= 4, figure=f"{to_torch:.2f}×"),
         verdict("less than half of model.save('.keras')", held=to_keras < 0.5, figure=f"{to_keras:.2f}×"),
     ]
-    held.append(log_that_saves_nothing(folder))
     return all(held)
-
-
-def log_that_saves_nothing(folder: Path) -> bool:
-    """Time a `log` of four metrics that decides not to save, history and journal included."""
-    count, rounds = 2_000, 15
-    policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=None)
-    with Checkpointer(str(folder / "log"), policy, mode="sync", notes={}) as ckpt:
-        ckpt.log(train_loss=0.0, train_acc=1.0, val_loss=0.0, val_acc=1.0)
-
-        def logs() -> None:
-            for _ in range(count):
-                ckpt.log(train_loss=0.5, train_acc=0.9, val_loss=0.6, val_acc=0.8)
-
-        def steps() -> None:
-            for _ in range(count):
-                ckpt.log_step(loss=0.5)
-
-        seconds = interleaved({"log of 4 metrics": logs, "log_step of 1 metric": steps}, repetitions=rounds)
-    per_call = {name: [total / count for total in runs] for name, runs in seconds.items()}
-    medians = report(f"A call that saves nothing, {rounds} × {count:,} calls", per_call, baseline="log of 4 metrics")
-    cost = medians["log of 4 metrics"]
-    shutil.rmtree(folder / "log", ignore_errors=True)
-    return verdict("a log that saves nothing costs under 20 µs", held=cost < 20e-6, figure=human(cost))
