@@ -86,9 +86,14 @@ class UnknownModeError(ConfigError):
     def __init__(self, mode: object) -> None:
         self.mode = mode
         super().__init__(
-            f"unknown mode {mode!r}. Use mode='min' if lower is better, mode='max' if higher is better, or "
+            f"unknown mode {mode!r}.{_not_this_mode(mode)} Use mode='min' if lower is better, mode='max' if higher is "
+            "better, or "
             f"mode='auto' for the metric names keepbest knows.{did_you_mean(str(mode).lower(), ('auto', 'min', 'max'))}"
         )
+
+
+def _not_this_mode(mode: object) -> str:
+    return " (mode='sync' and 'async' are the Checkpointer's.)" if mode in {"sync", "async"} else ""
 
 
 class AmbiguousModeError(ConfigError):
@@ -248,7 +253,9 @@ class CheckpointNotFoundError(RunError, LookupError):
     def __init__(self, wanted: object, url: str, known: Sequence[str] = ()) -> None:
         self.wanted, self.url, self.known = wanted, url, tuple(known)
         held = f"It holds {_listed(known[-8:])}." if known else "It holds none."
-        super().__init__(f"no checkpoint '{wanted}' in {url}. {held}{did_you_mean(str(wanted), known)}")
+        super().__init__(
+            f"no checkpoint '{wanted}' in {url}. {held}{did_you_mean(str(wanted), (*known, 'best', 'latest'))}"
+        )
 
 
 class AmbiguousNameError(CheckpointNotFoundError):

@@ -37,7 +37,7 @@ def _words(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -
     return given[0] if len(given) > 1 else "best", given[-1]
 
 
-@click.command(epilog="Example: keepbest export s3://bucket/run-7 best model.safetensors")
+@click.command(epilog="Example: keepbest export runs/7 best model.safetensors")
 @run_verb
 @click.argument("checkpoint_target", metavar="[CHECKPOINT] TARGET", nargs=-1, required=True, callback=_words)
 @click.option(

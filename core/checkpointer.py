@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -27,11 +28,12 @@ from .caller import warn_caller
 from .decision import Decision
 from .generators import as_stateful
 from .monitor import MetricMonitor
+from .notices import say_if_complete, warn_of_repeated_batches
 from .policy import CheckpointPolicy
 from .position import Position
 from .preemption import Preemption
 from .saves import Event, Saves
-from .state import Stateful, check_objects, verifies
+from .state import check_objects
 from .training import Rewind, Training
 from .when import Facts
 from .writer import SaveHandle
@@ -70,7 +72,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        url: str,
+        url: str | os.PathLike[str],
         policy: CheckpointPolicy | None = None,
         *,
         storage_options: Mapping[str, Any] | None = None,
@@ -139,7 +141,8 @@ class Checkpointer:
         if self._must_resume:
             self.resume()
         self._check_whole()
-        self._warn_of_repeated_batches()
+        say_if_complete(self._training, n, self.run.url)
+        warn_of_repeated_batches(self.position, self._objects)
         self._arm()
         try:
             while self.position.next_epoch < n and not self._training.stopped:
@@ -440,21 +443,6 @@ class Checkpointer:
             self.wait()
             self._preemption.end_training()
 
-    def _warn_of_repeated_batches(self) -> None:
-        """A loader that has no state begins its epoch anew, whatever the checkpoint says."""
-        position = self.position
-        loaders = [
-            obj
-            for obj in self._objects.values()
-            if isinstance(obj, Stateful) and hasattr(obj, "__iter__") and not verifies(obj)
-        ]
-        if position.steps_in_epoch and not loaders:
-            warn_caller(
-                f"the run was left in the middle of epoch {position.next_epoch + 1}, {position.steps_in_epoch} of its "
-                "steps done; it goes on there, but a data loader without state begins the epoch anew. Pass a "
-                "StatefulDataLoader to the Checkpointer, or skip ckpt.position.steps_in_epoch batches."
-            )
-
     def _object(self, name: str) -> Any:
         if name not in self._objects:
             raise UsageError(
@@ -482,7 +470,9 @@ _SIGNALLED = Facts(
 
 
 def _check_names(objects: Mapping[str, Any]) -> None:
-    for name in objects:
+    for name, obj in objects.items():
+        if name in CheckpointPolicy.model_fields and isinstance(obj, int | float | str | None):
+            raise ConfigError(f"{name} is a setting of the policy: CheckpointPolicy({name}={obj!r}, …).")
         if name == rng.NAME or not _NAME.fullmatch(name):
             raise ConfigError(
                 f"an object of a Checkpointer cannot be called '{name}': it names a file, and '{rng.NAME}' is taken by "

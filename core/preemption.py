@@ -71,5 +71,5 @@ class Preemption:
             self.uninstall()
             self._pass_on(number, frame)
             raise SystemExit(EXIT_CODE)
-        _log.warning("preemption.requested: saving at the next log() or log_step(), then exiting")
+        _log.warning("SIGTERM received: saving at the next log() or log_step(), then exiting with %d", EXIT_CODE)
         self.requested = True

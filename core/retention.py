@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..storage.manifest import CheckpointInfo
+from ..storage.manifest import CheckpointInfo, with_todays_scores
 from .setting import Count, Rule
 
 
@@ -34,6 +34,7 @@ def retain(checkpoints: Sequence[CheckpointInfo], rule: KeepRule) -> RetentionPl
     Guarantees: the newest complete checkpoint stays, and the best by each monitor that a `KeepBest` names; retaining
     what a plan keeps retires nothing more. Cost: sorts the records a few times.
     """
+    checkpoints = with_todays_scores(checkpoints)
     reasons = rule.reasons(checkpoints)
     newest = _newest_complete(checkpoints)
     if newest is not None and newest not in reasons:

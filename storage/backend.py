@@ -8,6 +8,7 @@ several threads.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -154,7 +155,7 @@ class Backend(Protocol):
 _BACKENDS = {"": "local", "file": "local", "local": "local", "memory": "memory"}
 
 
-def open_backend(url: str, storage_options: Mapping[str, Any] | None = None) -> Backend:
+def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Backend:
     """Return the backend for `url`; nothing is created or contacted yet.
 
     Args:
@@ -165,8 +166,11 @@ def open_backend(url: str, storage_options: Mapping[str, Any] | None = None) -> 
         ConfigError: no backend serves the scheme.
         NotARunError: the URL is a file, not a folder.
     """
+    if isinstance(url, os.PathLike):
+        url = os.fspath(url)
     if not isinstance(url, str) or not url.strip() or "\0" in url:
-        raise ConfigError(f"the URL of a run must be a non-empty text (got {url!r}). Give a folder or scheme://…")
+        got = repr(url) if isinstance(url, str) else f"a {type(url).__name__}"
+        raise ConfigError(f"the URL of a run must be a non-empty text (got {got}). Give a folder or scheme://… first.")
     scheme, found, _ = url.partition("://")
     name = _BACKENDS.get(scheme if found else "")
     if name is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -160,6 +161,28 @@ class CheckpointInfo:
             if monitor is None or score.monitor == monitor:
                 return score
         return None
+
+
+def with_todays_scores(checkpoints: Sequence[CheckpointInfo]) -> list[CheckpointInfo]:
+    """Return the records with a score for each monitor of the newest one, so that a change of monitor loses no best.
+
+    A checkpoint from before the change is ranked by the value that was logged with it, as it was; one without that
+    metric does not rank.
+    """
+    if not checkpoints:
+        return []
+    today = max(checkpoints, key=lambda found: found.sequence).scores
+    return [_scored(checkpoint, today) for checkpoint in checkpoints]
+
+
+def _scored(checkpoint: CheckpointInfo, today: tuple[Score, ...]) -> CheckpointInfo:
+    own = {score.monitor for score in checkpoint.scores}
+    added = tuple(
+        Score(monitor=score.monitor, mode=score.mode, value=checkpoint.metrics[score.monitor])
+        for score in today
+        if score.monitor not in own and score.monitor in checkpoint.metrics
+    )
+    return replace(checkpoint, scores=checkpoint.scores + added) if added else checkpoint
 
 
 def info(manifest: Manifest) -> CheckpointInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +16,10 @@ from .history import History
 from .journal import Mark, read_history
 from .layout import CHECKPOINTS, COMMITS, checkpoint_of, commit_sequence, data_key
 from .listing import Listing, read_listing
-from .manifest import CheckpointInfo
+from .manifest import CheckpointInfo, with_todays_scores
 
 
-def open_run(url: str, *, storage_options: Mapping[str, Any] | None = None) -> Run:
+def open_run(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Run:
     """Open a run for reading, with no training code around and no framework imported.
 
     Args:
@@ -184,7 +185,7 @@ def best_of(checkpoints: Sequence[CheckpointInfo], monitor: str | None) -> Check
         monitor = newest.monitor if newest else None
     best: CheckpointInfo | None = None
     best_value = 0.0
-    for found in checkpoints:
+    for found in with_todays_scores(checkpoints):
         score = found.score(monitor)
         if score is None or score.value is None or not math.isfinite(score.value):
             continue

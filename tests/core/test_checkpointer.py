@@ -916,3 +916,55 @@ def test_a_full_disk_is_not_tried_at_every_step(tmp_path):
                 ckpt.log_step(loss=1.0)
         assert len(told) == 3
     assert keepbest.open_run(str(tmp_path / "run")).latest.step == 35
+
+
+def test_a_change_of_monitor_loses_no_best(run_url):
+    """When a run goes on under another monitor, its checkpoints are ranked by what was logged with them."""
+    with Checkpointer(run_url, CheckpointPolicy(monitor="val_loss"), weights=Weights()) as ckpt:
+        for loss, accuracy in [(0.1, 0.9), (0.3, 0.5), (0.2, 0.6)]:
+            ckpt.log(val_loss=loss, val_acc=accuracy)
+    with Checkpointer(run_url, CheckpointPolicy(monitor="val_acc"), weights=Weights()) as ckpt:
+        for _ in ckpt.epochs(5):
+            ckpt.log(val_loss=1.0, val_acc=0.5)
+        assert ckpt.restore("best").epoch == 0
+    assert [found.epoch for found in keepbest.open_run(run_url).checkpoints()] == [0, 4]
+
+
+def test_nothing_left_to_train_is_said(run_url, caplog):
+    """A loop over a run that is complete, or that patience ended, says so instead of just doing nothing."""
+    policy = CheckpointPolicy(monitor="val_loss", patience=1)
+    train(run_url, [1.0, 0.5], policy)
+    train(run_url, [1.0, 0.5], policy)
+    assert "2 of 2 epochs are done already" in caplog.text
+    train(run_url, [1.0, 0.5, 2.0], policy)
+    train(run_url, [1.0, 0.5, 2.0, 1.0], policy)
+    assert "a monitor stopped it" in caplog.text
+
+
+def test_a_run_may_be_given_as_a_path(tmp_path):
+    """A pathlib.Path is as good as a text."""
+    with Checkpointer(tmp_path / "run", weights=Weights()) as ckpt:
+        ckpt.save().result()
+    assert keepbest.open_run(tmp_path / "run").latest.complete
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        pytest.param(lambda: Checkpointer("x", BY_LOSS, patience=4), r"CheckpointPolicy\(patience=4", id="a setting"),
+        pytest.param(lambda: Checkpointer(BY_LOSS, "x"), "got a CheckpointPolicy", id="swapped"),
+        pytest.param(lambda: CheckpointPolicy(monitor="val_loss", mode="sync"), "the Checkpointer's", id="mode"),
+    ],
+)
+def test_arguments_in_the_wrong_place_are_told_where_they_belong(make, words):
+    """Mixing up what is the policy's and what the Checkpointer's gives an error that says which is which."""
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_a_misspelt_best_is_understood(run_url):
+    """restore("bets") asks whether "best" was meant."""
+    with Checkpointer(run_url, BY_LOSS, weights=Weights()) as ckpt:
+        ckpt.log(val_loss=1.0)
+        with pytest.raises(KeepbestError, match="Did you mean 'best'"):
+            ckpt.restore("bets")
