@@ -101,11 +101,21 @@ class AmbiguousModeError(ConfigError):
 
     def __init__(self, metric: str, known: Sequence[str] = ()) -> None:
         self.metric = metric
-        hint = did_you_mean(metric, known)
+        stage, word = _stage_and_word(metric)
+        hint = did_you_mean(metric, [stage + name for name in known]) if word else ""
         super().__init__(
             f"mode='auto' cannot tell whether '{metric}' should fall or rise: the name is not in the table of known "
             f"metrics.{hint} Say mode='min' (lower is better) or mode='max' (higher is better)."
         )
+
+
+def _stage_and_word(metric: str) -> tuple[str, str]:
+    """Split "val_los" into "val_" and "los", so that "val_loss" can be suggested."""
+    for stage in ("val", "valid", "validation", "train", "test", "eval"):
+        for separator in "_/":
+            if metric.lower().startswith(stage + separator):
+                return metric[: len(stage) + 1], metric[len(stage) + 1 :]
+    return "", metric
 
 
 class PolicyError(ConfigError):

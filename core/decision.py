@@ -55,7 +55,8 @@ class Decision:
     def reason(self) -> str:
         """In words: why it was saved or not, and what the monitors made of the values."""
         saved = f"saved ({', '.join(self.save_reasons)})" if self.save_reasons else "not saved"
-        return "; ".join([saved, *(verdict.reason for verdict in self.verdicts)])
+        end = ["training ends here"] if self.stop else []
+        return "; ".join([saved, *(verdict.reason for verdict in self.verdicts), *end])
 
     def __str__(self) -> str:
         return self.reason

@@ -117,6 +117,7 @@ def test_a_decision_says_what_and_why(run_url):
     assert (first.saved, first.improved, first.stop, first.value, first.best) == (True, True, False, 2.0, 2.0)
     assert (second.saved, second.improved, second.stop, second.value, second.best) == (False, False, True, 3.0, 2.0)
     assert second.reason.startswith("not saved; val_loss 3")
+    assert second.reason.endswith("; training ends here")
 
 
 def test_metric_names_may_hold_slashes(run_url):
@@ -952,6 +953,7 @@ def test_a_run_may_be_given_as_a_path(tmp_path):
     ("make", "words"),
     [
         pytest.param(lambda: Checkpointer("x", BY_LOSS, patience=4), r"CheckpointPolicy\(patience=4", id="a setting"),
+        pytest.param(lambda: CheckpointPolicy(monitor="val_los"), "Did you mean 'val_loss'", id="misspelt"),
         pytest.param(lambda: Checkpointer(BY_LOSS, "x"), "got a CheckpointPolicy", id="swapped"),
         pytest.param(lambda: CheckpointPolicy(monitor="val_loss", mode="sync"), "the Checkpointer's", id="mode"),
     ],
