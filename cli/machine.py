@@ -9,12 +9,12 @@ metric that is not finite is the string "nan", "inf" or "-inf".
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import click
 
+from ..storage.jsonfloat import float_to_json, floats_to_json
 from ..storage.manifest import CheckpointInfo, Score
 
 
@@ -65,7 +65,7 @@ def checkpoint(info: CheckpointInfo) -> CheckpointJson:
         time=info.time,
         reasons=list(info.reasons),
         complete=info.complete,
-        metrics={name: value(metric) for name, metric in info.metrics.items()},
+        metrics=floats_to_json(info.metrics),
         scores=scores(info.scores),
         bytes=info.nbytes,
     )
@@ -74,11 +74,8 @@ def checkpoint(info: CheckpointInfo) -> CheckpointJson:
 def scores(found: Sequence[Score]) -> list[ScoreJson]:
     """Return what each monitor made of a checkpoint."""
     return [
-        ScoreJson(monitor=score.monitor, mode=score.mode, value=None if score.value is None else value(score.value))
+        ScoreJson(
+            monitor=score.monitor, mode=score.mode, value=None if score.value is None else float_to_json(score.value)
+        )
         for score in found
     ]
-
-
-def value(metric: float) -> float | str:
-    """Return a metric's value as JSON can hold it."""
-    return metric if math.isfinite(metric) else repr(metric)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import ConfigError, MetricError, MetricValueError, did_you_mean
@@ -83,12 +83,6 @@ def check_names(metrics: Mapping[str, object]) -> None:
     for name in metrics:
         if not isinstance(name, str):
             raise MetricError(f"the name of a metric is text, not {name!r} (of type {type(name).__name__}).")
-
-
-def dated(metrics: Mapping[str, object], floats: Mapping[str, float]) -> Mapping[str, object]:
-    """Return `floats`, wrapped again in `Measured` where `metrics` said when the value was measured."""
-    when = {name: replace(value, value=floats[name]) for name, value in metrics.items() if isinstance(value, Measured)}
-    return {**floats, **when} if when else floats
 
 
 def check_reduce(reduce: object) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ..errors import ConfigError
 from ..storage.history import Row
+from ..storage.jsonfloat import floats_to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class Standing:
 
 def rows_to_json(rows: Iterable[Row]) -> list[list[Any]]:
     """Return the rows of a history as plain JSON; NaN and infinity are the strings "nan", "inf" and "-inf"."""
-    return [[row.kind, row.epoch, row.step, row.time, _plain(row.metrics)] for row in rows]
+    return [[row.kind, row.epoch, row.step, row.time, floats_to_json(row.metrics)] for row in rows]
 
 
 def rows_from_json(rows: Iterable[Any]) -> list[Row]:
@@ -98,7 +99,3 @@ def rows_from_json(rows: Iterable[Any]) -> list[Row]:
 
 def _optional(kind: Any, value: Any) -> Any:
     return None if value is None else kind(value)
-
-
-def _plain(metrics: Mapping[str, float]) -> dict[str, float | str]:
-    return {name: value if value - value == 0 else repr(value) for name, value in metrics.items()}

@@ -19,6 +19,7 @@ from pydantic_core import to_json
 from ..errors import ObjectNotFoundError, StorageError
 from .backend import Appender, Backend
 from .history import History, Row
+from .jsonfloat import floats_to_json
 from .layout import JOURNAL
 
 _KINDS: dict[str, Literal["epoch", "step"]] = {"epoch": "epoch", "step": "step"}
@@ -60,7 +61,7 @@ class Journal:
         line["epoch"] = row.epoch
         line["step"] = row.step
         line["time"] = row.time
-        line["metrics"] = _finite(row.metrics)
+        line["metrics"] = floats_to_json(row.metrics)
         if self._appender is None:
             self._appender = self._backend.append(JOURNAL)
             if _ends_torn(self._backend):
@@ -124,11 +125,6 @@ def _ends_torn(backend: Backend) -> bool:
     except ObjectNotFoundError:  # nothing was appended yet, where appending is what creates it
         return False
     return size > 0 and bytes(backend.read_ranges(JOURNAL, [(size - 1, size)])[0]) != b"\n"
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float | str]:
-    # JSON has no NaN and no infinity; repr gives "nan", "inf", "-inf", which float() reads.
-    return {name: value if value - value == 0 else repr(value) for name, value in metrics.items()}
 
 
 def _parse(line: bytes) -> tuple[Mark, Mark | None, Row] | None:

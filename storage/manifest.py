@@ -19,14 +19,10 @@ from pydantic_core import from_json
 
 from ..errors import DamagedManifestError, UnsupportedFormatError
 from .digest import digest
+from .jsonfloat import float_to_json
 
 FORMAT_MAJOR = 1
 FORMAT_MINOR = 0
-
-
-def _float_to_json(value: float) -> float | str:
-    # JSON has no word for these three; Python's own repr is read back by float() here and by most languages.
-    return value if value - value == 0 else repr(value)
 
 
 def _json_to_float(value: object) -> float:
@@ -38,7 +34,7 @@ def _json_to_float(value: object) -> float:
         raise ValueError("is too large") from error
 
 
-JsonFloat = Annotated[float, PlainSerializer(_float_to_json, return_type=float | str), BeforeValidator(_json_to_float)]
+JsonFloat = Annotated[float, PlainSerializer(float_to_json, return_type=float | str), BeforeValidator(_json_to_float)]
 """A float whose JSON form is a number, or one of the strings "nan", "inf", "-inf"."""
 
 

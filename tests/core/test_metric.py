@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from keepbest.core.metric import Measured, check_reduce, dated, scalar, scalars
+from keepbest.core.metric import Measured, check_reduce, scalar, scalars
 from keepbest.errors import ConfigError, MetricValueError
 
 
@@ -148,12 +148,6 @@ def test_an_unknown_reduction_is_refused(reduce):
 def test_scalars_reduce_by_name():
     """Each metric of a row is converted, and reduced by its own reduction."""
     assert scalars({"a": [1, 3], "b": np.float32(2), "c": 1}, {"a": "mean", "b": "max"}) == {"a": 2, "b": 2, "c": 1}
-
-
-def test_dated_keeps_when_values_were_measured():
-    """Converted values still say when they were measured, where the program said so."""
-    metrics = {"a": Measured(np.float32(0.5), step=3, epoch=1), "b": np.float32(1)}
-    assert dated(metrics, scalars(metrics)) == {"a": Measured(0.5, step=3, epoch=1), "b": 1.0}
 
 
 def test_torch_tensors():
