@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "── making $(VENV) with $$($(PYTHON) --version)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "── installing PyTorch, TensorFlow, Keras, JAX and the test tools (once; a few minutes)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[torch,keras,cli,yaml,test]" 2>&1 \
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[torch,keras,cli,yaml,s3,gcs,obstore,test]" 2>&1 \
 	  | grep --line-buffered -E '^(Collecting|Downloading|Installing|Successfully|ERROR)' | cut -c1-120
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/keepbest   # the package under its own name, for mypy
 	@$(BIN)/python -c "import keepbest" && touch $(READY)
@@ -37,8 +37,8 @@ test-all: test   ## the slow Keras tests on JAX and PyTorch as well
 	@KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m slow tests/adapters/keras
 	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m slow tests/adapters/keras
 
-test-fast: $(READY)   ## the tests that take under a minute together, without Keras
-	@$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore tests/adapters/keras
+test-fast: $(READY)   ## the tests that take under a minute together, without Keras and buckets
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow and not bucket" --ignore tests/adapters/keras
 
 lint: $(READY)   ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

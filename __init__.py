@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .errors import KeepbestError
     from .storage.checkpoint import Checkpoint
     from .storage.history import History
+    from .storage.progress import on_progress
     from .storage.run import Run, open_run
 
 _HOMES = {
@@ -41,6 +42,7 @@ _HOMES = {
     "Run": ".storage.run",
     "SaveHandle": ".core.writer",
     "Stateful": ".core.state",
+    "on_progress": ".storage.progress",
     "open_run": ".storage.run",
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "Run",
     "SaveHandle",
     "Stateful",
+    "on_progress",
     "open_run",
 ]
 

@@ -22,6 +22,7 @@
     │   ├── CheckpointNotFoundError (LookupError)
     │   │   └── AmbiguousNameError              the beginning of a name that fits several
     │   └── ConcurrentWriterError               another training committed to the same run
+    │       └── DivergedError                   a run and its mirror do not continue one another
     ├── DamagedError (ValueError)               what is stored is not what was written
     │   ├── DamagedManifestError
     │   ├── DamagedFileError                    names the file, and the tensor if there is one
@@ -30,8 +31,15 @@
     │   ├── ObjectNotFoundError (FileNotFoundError)
     │   ├── ObjectExistsError (FileExistsError)
     │   ├── StorageFullError
-    │   └── StoragePermissionError (PermissionError)
-    └── SaveFailedError                         a save in the background failed; __cause__ says why
+    │   ├── StoragePermissionError (PermissionError)
+    │   ├── CredentialsError (PermissionError)  none, wrong or expired
+    │   ├── BucketNotFoundError                 the bucket itself, not an object in it
+    │   ├── WrongRegionError                    the bucket is in another region
+    │   ├── UnreachableError (ConnectionError)  no answer within the deadline
+    │   ├── UnexpectedAnswerError               whoever answered is not the store: a proxy, a login page
+    │   └── ConditionalWriteError               the store cannot create a key only if it is absent
+    ├── SaveFailedError                         a save in the background failed; __cause__ says why
+    └── MirrorFailedError                       checkpoints are saved, and not in the mirror; __cause__ says why
 
 Leaves also inherit the builtin in brackets, so code that catches builtins keeps working. The constructor takes the
 facts, builds the text (what happened, where, what to do next) and keeps the facts as attributes.
@@ -283,12 +291,30 @@ class AmbiguousNameError(CheckpointNotFoundError):
 class ConcurrentWriterError(RunError):
     """Another training committed to this run since this one opened it."""
 
+    sequence: int | None
+
     def __init__(self, url: str, sequence: int, other: str) -> None:
         self.url, self.sequence, self.other = url, sequence, other
         super().__init__(
             f"another writer ({other}) committed number {sequence} to {url} while this training was running, so this "
             "checkpoint was not committed and nothing of the other was touched. Two trainings must not write to one "
             "run: stop one of them, then resume, or give each its own URL."
+        )
+
+
+class DivergedError(ConcurrentWriterError):
+    """A run and its mirror hold checkpoints that do not continue one another. Nothing was written to either."""
+
+    def __init__(self, url: str, mirror: str, *, sequence: int | None, ours: str, theirs: str) -> None:
+        self.url, self.mirror, self.sequence, self.ours, self.other = url, mirror, sequence, ours, theirs
+        difference = (
+            f"have nothing in common: the newest checkpoint here is {ours}, there it is {theirs}"
+            if sequence is None
+            else f"went different ways: number {sequence} is {ours} here, and {theirs} there"
+        )
+        super(ConcurrentWriterError, self).__init__(
+            f"{url} and its mirror {mirror} {difference}. Nothing was written to either. To go on with this one, give "
+            "another mirror; to go on with the mirror's, give another URL, which it will be brought back to."
         )
 
 
@@ -369,9 +395,78 @@ class StorageFullError(StorageError):
 class StoragePermissionError(StorageError, PermissionError):
     """Reading, writing or deleting is not allowed there."""
 
-    def __init__(self, location: str, action: str) -> None:
-        self.action = action
-        super().__init__(location, f"cannot {action}: permission denied. Check who owns it, or give another URL.")
+    def __init__(self, location: str, action: str, *, needs: str | None = None) -> None:
+        self.action, self.needs = action, needs
+        remedy = f"The credentials lack {needs}; grant it" if needs else "Check who owns it"
+        super().__init__(location, f"cannot {action}: permission denied. {remedy}, or give another URL.")
+
+
+class CredentialsError(StorageError, PermissionError):
+    """There are no credentials, or the store does not accept them. They are never shown."""
+
+    def __init__(self, location: str, problem: str) -> None:
+        super().__init__(
+            location, f"{problem} Renew them, or give others in storage_options or the environment, and save again."
+        )
+
+
+class BucketNotFoundError(StorageError):
+    """The bucket does not exist. Not an `ObjectNotFoundError`: nothing can be said of the objects in it."""
+
+    def __init__(self, location: str, bucket: str) -> None:
+        self.bucket = bucket
+        super().__init__(
+            location, f"the bucket '{bucket}' does not exist. Create it, or check its name and the endpoint's."
+        )
+
+
+class WrongRegionError(StorageError):
+    """The request went to another region than the bucket's."""
+
+    def __init__(self, location: str, region: str | None) -> None:
+        self.region = region
+        named = f"in the region '{region}'" if region else "in another region than the one that was asked"
+        say = region or "…"
+        super().__init__(
+            location,
+            f"the bucket is {named}. Set AWS_DEFAULT_REGION={say}, or give "
+            f"storage_options={{'client_kwargs': {{'region_name': '{say}'}}}}.",
+        )
+
+
+class UnreachableError(StorageError, ConnectionError):
+    """The store gave no usable answer within the deadline, in spite of retries."""
+
+    def __init__(self, location: str, problem: str) -> None:
+        super().__init__(
+            location,
+            f"{problem}. What was stored before is unharmed. Check the network and the endpoint, and save again.",
+        )
+
+
+class UnexpectedAnswerError(StorageError):
+    """The answer is not one that such a store gives."""
+
+    def __init__(self, location: str, found: str) -> None:
+        self.found = found
+        super().__init__(
+            location,
+            f"the answer is {found}, which this kind of store never sends: a proxy or a login page may stand in "
+            "between, or the endpoint is not the store's. Check the endpoint and the proxy settings.",
+        )
+
+
+class ConditionalWriteError(StorageError):
+    """The store does not create a key only if it is absent, which is what tells two writers apart."""
+
+    def __init__(self, location: str, option: str) -> None:
+        self.option = option
+        super().__init__(
+            location,
+            "this store does not create objects only if they are absent, so two trainings that write to one run would "
+            "overwrite each other's checkpoints unnoticed. If only one ever writes, give "
+            f"storage_options={{{option}}}; else use another store.",
+        )
 
 
 class SaveFailedError(KeepbestError):
@@ -380,4 +475,16 @@ class SaveFailedError(KeepbestError):
     def __init__(self, checkpoint: str, cause: BaseException) -> None:
         self.checkpoint = checkpoint
         super().__init__(f"saving {checkpoint} failed, older checkpoints are unharmed: {cause}")
+        self.__cause__ = cause
+
+
+class MirrorFailedError(KeepbestError):
+    """Checkpoints did not reach the mirror. They are saved where training saves; `__cause__` is the reason."""
+
+    def __init__(self, url: str, mirror: str, checkpoints: Sequence[str], cause: BaseException | None) -> None:
+        self.url, self.mirror, self.checkpoints = url, mirror, tuple(checkpoints)
+        super().__init__(
+            f"{_listed(self.checkpoints)} did not reach the mirror {mirror}: {cause or 'the copying broke off'} The "
+            f"checkpoints are safe in {url}. Start the training again to copy what is missing, also if it is complete."
+        )
         self.__cause__ = cause

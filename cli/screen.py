@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .words import printable
+from ..storage.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import click
 
-from ..storage.listing import Listing
-from ..storage.run import Run, open_run
-from ..storage.verify import Problem, Report
+from ..storage.run import open_run
+from ..storage.verify import Problem
 from ..storage.verify import verify as check
 from . import machine, screen, words
 from .app import NO
@@ -55,53 +52,29 @@ def verify(ctx: click.Context, /, url: str, storage_options: Mapping[str, Any], 
     The exit code is 1 if anything is not as it was written.
     """
     run = open_run(url, storage_options=storage_options)
-    whole, problems, nbytes = _verify(run)
+    report = check(run.backend, run.listing())
     if as_json:
         machine.emit(
             "verify/1",
             VerifyJson(
                 run=run.url,
-                ok=not problems,
-                bytes=nbytes,
-                whole=whole,
-                problems=[_problem_to_json(problem) for problem in problems],
+                ok=report.ok,
+                bytes=report.nbytes,
+                whole=list(report.whole),
+                problems=[_problem_to_json(problem) for problem in report.problems],
             ),
         )
     else:
-        _show(run.url, whole, problems, nbytes)
-    if problems:
+        _show(run.url, report.whole, report.problems, report.nbytes)
+    if not report.ok:
         ctx.exit(NO)
-
-
-def _verify(run: Run) -> tuple[list[str], list[Problem], int]:
-    """Return the names of whole checkpoints, what is wrong, and the bytes read; shows progress on a terminal."""
-    listing = run.listing()
-    whole: list[str] = []
-    problems: list[Problem] = []
-    nbytes = 0
-    length = sum(info.nbytes for info in listing.checkpoints)
-    watched = sys.stderr.isatty()
-    with click.progressbar(length=length, label="reading", file=sys.stderr, hidden=not watched) as bar:
-        for name, report in _one_by_one(run, listing):
-            problems.extend(report.problems)
-            nbytes += report.nbytes
-            if report.checked and report.ok and name is not None:
-                whole.append(name)
-            bar.update(report.nbytes)
-    return whole, problems, nbytes
-
-
-def _one_by_one(run: Run, listing: Listing) -> Iterator[tuple[str | None, Report]]:
-    yield None, check(run.backend, dataclasses.replace(listing, checkpoints=()))
-    for info in listing.checkpoints:
-        yield info.name, check(run.backend, dataclasses.replace(listing, checkpoints=(info,), damaged=()))
 
 
 def _problem_to_json(problem: Problem) -> ProblemJson:
     return ProblemJson(checkpoint=problem.checkpoint, file=problem.file, tensor=problem.tensor, message=problem.message)
 
 
-def _show(url: str, whole: list[str], problems: list[Problem], nbytes: int) -> None:
+def _show(url: str, whole: Sequence[str], problems: Sequence[Problem], nbytes: int) -> None:
     for name in whole[-_SHOWN:]:
         screen.line(f"whole    {name}", "green")
     if len(whole) > _SHOWN:

@@ -5,18 +5,11 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+from ..storage.printable import printable
+
 _SIZES = ("bytes", "kB", "MB", "GB", "TB", "PB")
 _AGES = (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0))
 _TEN = 10.0
-
-
-def printable(text: str) -> str:
-    r"""Return `text` with everything that could steer a terminal written out, as in `\x1b`.
-
-    Names come from runs that strangers wrote; escape sequences, line breaks and marks that reverse the reading
-    direction must not reach the terminal.
-    """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def printable_lines(text: str) -> str:

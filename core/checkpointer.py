@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, Self
 
 from ..errors import (
     CheckpointNotFoundError,
     ClosedError,
     ConfigError,
-    RunExistsError,
-    StateMismatchError,
     StorageError,
-    TornStateError,
     UsageError,
 )
-from ..storage.backend import open_backend
+from ..storage.backend import Backend, open_backend
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
 from ..storage.run import Run
@@ -32,9 +30,10 @@ from .notices import say_if_complete, warn_of_repeated_batches
 from .policy import CheckpointPolicy
 from .position import Position
 from .preemption import Preemption
+from .resumption import Resumption
 from .saves import Event, Saves
 from .state import check_objects
-from .training import Rewind, Training
+from .training import Training
 from .when import Facts
 from .writer import SaveHandle
 
@@ -52,13 +51,16 @@ class Checkpointer:
         storage_options: what fsspec takes for the URL's scheme; never logged or stored.
         mode: "async": `log` and `save` return as soon as the state is copied, and writing goes on behind training.
             "sync": they return when the checkpoint is durable.
+        mirror: a second place for the run, usually a bucket: what was saved to `url` is copied there behind training,
+            the newest first, and comes back from there if `url` is lost. `close` waits for it.
+        mirror_options: as `storage_options`, for the mirror.
         **objects: everything that makes up the training's state, by name: modules, optimizers, schedulers, data
             loaders with `state_dict`, random number generators of one's own, plain dicts. The global random number
             generators are always saved along.
 
     Raises:
         ConfigError: a setting is wrong; `UnsupportedStateError`: an object that cannot be saved, or state inside one.
-        StorageError: the place cannot be written to, or has no space for what the policy keeps.
+        StorageError: the place cannot be written to, or has no space for what the policy keeps; or the mirror.
 
     Example:
         >>> policy = CheckpointPolicy(monitor="val_loss", keep_best=3, patience=5)
@@ -70,13 +72,15 @@ class Checkpointer:
     Not thread-safe: it belongs to the thread that trains.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two by name
         self,
         url: str | os.PathLike[str],
         policy: CheckpointPolicy | None = None,
         *,
         storage_options: Mapping[str, Any] | None = None,
         mode: Literal["async", "sync"] = "async",
+        mirror: str | os.PathLike[str] | None = None,
+        mirror_options: Mapping[str, Any] | None = None,
         **objects: Any,
     ) -> None:
         if mode not in ("async", "sync"):
@@ -85,20 +89,16 @@ class Checkpointer:
         objects = {name: as_stateful(obj) for name, obj in objects.items()}
         check_objects(objects)
         backend = open_backend(url, storage_options)
+        second = _open_mirror(backend.url, mirror, mirror_options)
         self.policy = policy if policy is not None else CheckpointPolicy()
         self.run = Run(backend)
         """The run, for reading."""
         self._objects = objects
         self._training = Training(self.run, self.policy)
-        self._saves = Saves(backend, self.policy, self._training, objects, sync=mode == "sync")
+        self._saves = Saves(backend, self.policy, self._training, objects=objects, sync=mode == "sync", mirror=second)
         self._preemption = Preemption()
         self._handles_sigterm = bool(self.policy.decide(_SIGNALLED))
-        self._must_resume = self._saves.newest_held is not None
-        self._going_back: Rewind | None = None
-        self._overwritten: Checkpoint | None = None
-        """What the objects were set to, while training has not gone on since."""
-        self._torn: str | None = None
-        """The checkpoint whose restore broke off half-way."""
+        self._resumption = Resumption(self.run.url, self._saves.holding)
         self._epoch_of_loop: int | None = None
         self._closed = False
 
@@ -116,6 +116,11 @@ class Checkpointer:
     def monitors(self) -> tuple[MetricMonitor, ...]:
         """The monitors, the primary one first."""
         return self._training.monitors
+
+    @property
+    def mirror_pending(self) -> tuple[str, ...]:
+        """The names of the checkpoints that are still to come to the mirror, the newest first; empty without one."""
+        return self._saves.mirror_pending
 
     # ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -138,20 +143,20 @@ class Checkpointer:
 
     def _epochs(self, n: int) -> Iterator[int]:
         self._go_back()
-        if self._must_resume:
+        if self._resumption.must_resume:
             self.resume()
-        self._check_whole()
+        self._resumption.check_whole()
         say_if_complete(self._training, n, self.run.url)
         warn_of_repeated_batches(self.position, self._objects)
         self._arm()
         try:
             while self.position.next_epoch < n and not self._training.stopped:
-                if self._going_back is not None:
+                if self._resumption.going_back is not None:
                     self._go_back()
                     continue
                 self._epoch_of_loop = self.position.next_epoch
                 yield self._epoch_of_loop
-                if self._going_back is None and self.position.next_epoch == self._epoch_of_loop:
+                if self._resumption.going_back is None and self.position.next_epoch == self._epoch_of_loop:
                     self.log()  # nothing to say is fine without a monitor; with one it is an error that names it
             self._epoch_of_loop = None
             self._save_unless_restored("end")
@@ -242,13 +247,15 @@ class Checkpointer:
             TornStateError: an object did not take its state, and not all could be put back.
             DamagedError: the latest checkpoint is damaged; nothing was changed. `restore(name)` goes back to an older
             one.
+            DivergedError: the run and its mirror do not continue one another.
         """
         self._check_open("resume")
         self.wait()
+        self._saves.bring_back()
         try:
             latest = self.run.latest
         except CheckpointNotFoundError:
-            self._must_resume = False
+            self._resumption.begin_anew()
             return None
         ignored = sorted(set(latest.objects()) - set(self._objects) - {rng.NAME})
         if ignored:
@@ -261,11 +268,11 @@ class Checkpointer:
                 f"{self.run.url} holds only weights ({latest.name}), as the training before broke off within its first "
                 "save. There is nothing to continue from, so training begins anew."
             )
-            self._must_resume = False
+            self._resumption.begin_anew()
             return None
         rewind = self._training.rewind(latest)
-        self._apply(restoring.prepare(latest, self._objects, with_rng=True))
-        self._going_back = rewind
+        self._resumption.apply(restoring.prepare(latest, self._objects, with_rng=True))
+        self._resumption.restored(latest, rewind)
         self._go_back()
         self._clear_away()
         _log.info("run.resumed run=%s checkpoint=%s at=%s", self.run.url, latest.name, self.position)
@@ -291,7 +298,7 @@ class Checkpointer:
         """
         self._check_open("restore")
         self.wait()
-        checkpoint = self.run.get(which)
+        checkpoint = self.run.get(self._saves.bring_back_one(which))
         names = [only] if isinstance(only, str) else only
         wanted = self._objects if names is None else {name: self._object(name) for name in names}
         if not checkpoint.complete and only is None:
@@ -301,8 +308,8 @@ class Checkpointer:
         prepared = restoring.prepare(checkpoint, wanted, with_rng=whole)
         self._save_unless_restored("end")
         self.wait()
-        self._apply(prepared)
-        self._going_back, self._overwritten = rewind or self._going_back, checkpoint
+        self._resumption.apply(prepared)
+        self._resumption.restored(checkpoint, rewind)
         _log.info("checkpoint.restored run=%s checkpoint=%s", self.run.url, checkpoint.name)
         return checkpoint
 
@@ -317,20 +324,18 @@ class Checkpointer:
     def close(self, *, save: bool = True) -> None:
         """Save at the end if the policy says so and training went on since the last save; wait; let go of everything.
 
+        With a mirror, that waits until it has everything, too.
+
         Args:
             save: False saves no more: training was broken off, and nobody knows what the objects hold by now.
 
         Raises:
             SaveFailedError: a save failed that nobody was told of yet.
+            MirrorFailedError: all is saved, and something of it did not reach the mirror.
         """
         if self._closed:
             return
-        try:
-            if save:
-                self._save_unless_restored("end")
-            self.wait()
-        finally:
-            self._release()
+        self._end("end" if save else None)
         if self._preemption.requested:
             self._preemption.end_training()
 
@@ -345,14 +350,7 @@ class Checkpointer:
             self.close()
             return
         try:
-            try:
-                if not self._closed and not isinstance(error, SystemExit):
-                    self._save_unless_restored("exception")
-            finally:
-                try:
-                    self.wait()
-                finally:
-                    self._release()
+            self._end(None if self._closed or isinstance(error, SystemExit) else "exception")
         except Exception as second:  # noqa: BLE001 - the user is about to see what ended training: this must not hide it
             error.add_note(f"keepbest: {second}")
 
@@ -362,26 +360,10 @@ class Checkpointer:
         """What comes before anything is recorded."""
         self._check_open(call)
         self._saves.surface()
-        if self._going_back is not None:
+        if self._resumption.going_back is not None:
             self._go_back()
-        self._check_whole()
-        if self._must_resume:
-            self._refuse_to_overwrite()
-        self._overwritten = None
+        self._resumption.trains_on()
         self._arm()
-
-    def _refuse_to_overwrite(self) -> NoReturn:
-        if self._overwritten is not None:
-            raise UsageError(
-                f"training cannot go on in {self.run.url}: only some objects were restored of checkpoint "
-                f"{self._overwritten.name}. Call resume() before restore(), so that the others are those of the latest "
-                "checkpoint, or give another URL for a fresh run."
-            )
-        raise RunExistsError(self.run.url, self._saves.newest_held or "")
-
-    def _check_whole(self) -> None:
-        if self._torn is not None:
-            raise TornStateError(self._torn)
 
     def _check_open(self, call: str) -> None:
         if self._closed:
@@ -402,17 +384,8 @@ class Checkpointer:
 
     def _save_unless_restored(self, event: Event) -> None:
         """Save what training left, unless it never began, or the objects are those of an older checkpoint by now."""
-        if not self._must_resume and self._overwritten is None and self._torn is None:
+        if self._resumption.holds_trained:
             self._saves.save_if_due(event)
-
-    def _apply(self, prepared: restoring.Restore) -> None:
-        self._torn = prepared.checkpoint  # also if Ctrl-C comes
-        try:
-            prepared.apply()
-        except StateMismatchError:
-            self._torn = None
-            raise
-        self._torn = None
 
     def _clear_away(self) -> None:
         """Delete whatever the process before left half-written, if it is old enough to be nobody's."""
@@ -423,13 +396,12 @@ class Checkpointer:
 
     def _go_back(self) -> None:
         """Training goes on from the checkpoint that was restored last."""
-        rewind = self._going_back
+        rewind = self._resumption.going_back
         if rewind is None:
             return
         self._training.go_back(rewind)
         self._saves.continue_from(rewind)
-        self._going_back = self._overwritten = None
-        self._must_resume = False
+        self._resumption.went_back()
         if self._epoch_of_loop is not None:
             self._epoch_of_loop = self.position.next_epoch
 
@@ -441,6 +413,7 @@ class Checkpointer:
         if self._preemption.requested:
             self._save_unless_restored("signal")
             self.wait()
+            self._saves.finish_mirror(hurry=True)
             self._preemption.end_training()
 
     def _object(self, name: str) -> Any:
@@ -449,6 +422,16 @@ class Checkpointer:
                 f"only={name!r} names no object of this Checkpointer; it has {', '.join(self._objects) or 'none'}."
             )
         return self._objects[name]
+
+    def _end(self, event: Event | None) -> None:
+        """Save for the last time, wait for it and for the mirror, let go; each also if what comes before it fails."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._release)
+            if not self._closed:
+                stack.callback(self._saves.finish_mirror)
+            stack.callback(self.wait)
+            if event is not None:
+                self._save_unless_restored(event)
 
     def _release(self) -> None:
         self._closed = True
@@ -467,6 +450,21 @@ _SIGNALLED = Facts(
     last_saved_step=None,
     last_saved_time=0.0,
 )
+
+
+def _open_mirror(url: str, mirror: str | os.PathLike[str] | None, options: Mapping[str, Any] | None) -> Backend | None:
+    if mirror is None:
+        if options:
+            raise ConfigError("mirror_options without a mirror: say where it is, mirror='s3://…'.")
+        return None
+    opened = open_backend(mirror, options)
+    here, there = (place if "://" in place else os.path.realpath(place) for place in (url, opened.url))
+    if f"{there}/".startswith(f"{here}/") or f"{here}/".startswith(f"{there}/"):
+        raise ConfigError(
+            f"the mirror {opened.url} and the run {url} are one place, or one lies in the other. Give a mirror that "
+            "can survive when the run is lost."
+        )
+    return opened
 
 
 def _check_names(objects: Mapping[str, Any]) -> None:

@@ -13,6 +13,9 @@ _log = logging.getLogger(__name__)
 
 EXIT_CODE = 128 + signal.SIGTERM
 
+at_once = threading.Event()
+"""A second SIGTERM came: the program ends, and what is not under way already is not waited for."""
+
 
 class Preemption:
     """Notes a SIGTERM. The handler itself does nothing else: a snapshot in the middle of a step would be torn."""
@@ -69,6 +72,7 @@ class Preemption:
         if self.requested:
             # The second one means now: no boundary came, or the save takes too long.
             self.uninstall()
+            at_once.set()
             self._pass_on(number, frame)
             raise SystemExit(EXIT_CODE)
         _log.warning("SIGTERM received: saving at the next log() or log_step(), then exiting with %d", EXIT_CODE)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StateMismatchError, TornStateError
+from ..storage import progress
 from ..storage.arrays import converter
 from ..storage.checkpoint import Checkpoint
 from . import rng, state
@@ -52,7 +53,8 @@ def prepare(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: boo
         for name in objects
         if name not in held
     ]
-    states = {name: checkpoint.restore_state(name, converter) for name in objects if name in held}
+    with progress.waiting():  # once for all of them
+        states = {name: checkpoint.restore_state(name, converter) for name in objects if name in held}
     for name, stored in states.items():
         problems.extend(state.mismatches(name, objects[name], stored))
     if problems:

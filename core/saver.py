@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StorageError
-from ..storage import statefile
+from ..storage import progress, statefile
 from ..storage.backend import Backend
 from ..storage.commit import BytesDraft, Draft, LinkDraft
 from ..storage.layout import STATE_FILE, checkpoint_name, data_key
 from ..storage.manifest import Artifact, CheckpointInfo, Manifest, Score
 from ..storage.run_writer import RunWriter
+from .mirroring import Mirroring
 from .policy import CheckpointPolicy
 from .position import Position
 from .preflight import space_needed
@@ -57,25 +58,27 @@ class Saver:
     """Saves to one run. `save` runs in the writer's thread, one at a time; the rest when no save is in flight."""
 
     def __init__(self, backend: Backend, policy: CheckpointPolicy) -> None:
-        self._run = RunWriter(backend)
+        self.run = RunWriter(backend)
+        self.mirroring: Mirroring | None = None
         self._policy = policy
         self.parent: int | None = None
         """Sequence of the checkpoint that training continues from."""
         self._looked_at_space = False
+        self._spared = False
         self.notices: list[str] = []
         """What the user should hear of that failed no save; the Checkpointer takes them out."""
 
     @property
     def checkpoints(self) -> Sequence[CheckpointInfo]:
         """What is committed and was not retired, oldest first."""
-        return self._run.checkpoints
+        return self.run.checkpoints
 
     @property
     def newest_name(self) -> str | None:
         """The name of the newest checkpoint; None if the run holds none, not even one that cannot be read."""
         if self.checkpoints:
             return self.checkpoints[-1].name
-        return "one whose manifest is damaged" if self._run.next_sequence > 1 else None
+        return "one whose manifest is damaged" if self.run.next_sequence > 1 else None
 
     def save(self, request: SaveRequest) -> None:
         """Write, commit, then retire what the policy no longer keeps.
@@ -83,6 +86,10 @@ class Saver:
         Raises:
             KeepbestError: nothing was committed, and nothing older was touched.
         """
+        with progress.task("save", request.name, request.snapshot.nbytes):
+            self._save(request)
+
+    def _save(self, request: SaveRequest) -> None:
         self._check_space(request.snapshot.nbytes)
         parent = self.parent
         weights: Mapping[str, Artifact] = {}
@@ -97,8 +104,10 @@ class Saver:
             for draft in request.snapshot.files
         ]
         self._commit(request, request.name, request.write_id, drafts, request.snapshot, parent, complete=True)
-        self.parent = self._run.next_sequence - 1
-        self._tidy()
+        self.parent = self.run.next_sequence - 1
+        self.tidy()
+        if self.mirroring is not None:
+            self.mirroring.offer(self.run.checkpoints)
 
     def _commit_weights(self, request: SaveRequest, parent: int | None) -> Mapping[str, Artifact]:
         """Commit the weights by themselves, so that the best can stay when the complete checkpoint goes."""
@@ -118,9 +127,9 @@ class Saver:
         complete: bool,
     ) -> Mapping[str, Artifact]:
         state = BytesDraft(file=STATE_FILE, data=statefile.dump(snapshot.objects, request.training))
-        artifacts = self._run.write(name, [*drafts, state])
+        artifacts = self.run.write(name, [*drafts, state])
         manifest = Manifest(
-            sequence=self._run.next_sequence,
+            sequence=self.run.next_sequence,
             write_id=write_id,
             name=name,
             step=request.position.step,
@@ -135,7 +144,7 @@ class Saver:
             host=socket.gethostname(),
             versions=versions(),
         )
-        self._run.commit(manifest)
+        self.run.commit(manifest)
         return artifacts
 
     def _check_space(self, nbytes: int) -> None:
@@ -143,21 +152,29 @@ class Saver:
         if self._looked_at_space:
             return
         self._looked_at_space = True
-        needed, free = space_needed(self._policy, nbytes, held=len(self.checkpoints)), self._run.backend.free_bytes()
+        needed, free = space_needed(self._policy, nbytes, held=len(self.checkpoints)), self.run.backend.free_bytes()
         if free is not None and free < needed:
             self.notices.append(
-                f"{self._run.url} has {free:,} bytes left; the checkpoints that the policy keeps need {needed:,} more. "
+                f"{self.run.url} has {free:,} bytes left; the checkpoints that the policy keeps need {needed:,} more. "
                 "Free some space, or keep fewer, before saving fails."
             )
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Retire and refresh the hints. A failure here is told and tried again: the checkpoint is committed."""
         try:
-            self._run.retire(self._policy.retain(self._run.checkpoints).retire)
-            self._run.refresh_hints()
+            going = set(self._policy.retain(self.run.checkpoints).retire)
+            now = going if self.mirroring is None else self.mirroring.spare(going)
+            self._spared = now != going
+            self.run.retire(now)
+            self.run.refresh_hints()
         except StorageError as error:
-            _log.warning("retention.failed run=%s error=%s", self._run.url, error)
+            _log.warning("retention.failed run=%s error=%s", self.run.url, error)
             self.notices.append(f"the checkpoint was saved, but older ones could not be tidied up: {error}")
+
+    def make_up_for_spared(self) -> None:
+        """Retire what was left for the mirror's sake, once nothing is uploaded any more."""
+        if self._spared:
+            self.tidy()
 
 
 def _weights_name(request: SaveRequest) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from ..errors import KeepbestError, MirrorFailedError
 from ..storage.backend import Backend
-from . import preflight, snapshot
+from . import preemption, preflight, snapshot
+from .at_exit import at_exit
 from .caller import warn_caller
+from .mirror import Mirror
+from .mirroring import Mirroring
 from .policy import CheckpointPolicy
 from .saver import Saver, SaveRequest, name_checkpoint
 from .staging import Staging
@@ -24,23 +31,63 @@ Event = Literal["epoch", "step", "end", "signal", "exception"]
 class Saves:
     """Takes snapshots of `objects` and has them written, one at a time. Belongs to the thread that trains."""
 
-    def __init__(
-        self, backend: Backend, policy: CheckpointPolicy, training: Training, objects: Mapping[str, Any], *, sync: bool
+    def __init__(  # noqa: PLR0913 - all but three by name
+        self,
+        backend: Backend,
+        policy: CheckpointPolicy,
+        training: Training,
+        *,
+        objects: Mapping[str, Any],
+        sync: bool,
+        mirror: Backend | None,
     ) -> None:
         self._policy = policy
         self._training = training
         self._objects = objects
         self._sync = sync
         self._saver = Saver(backend, policy)
-        preflight.check(backend, objects, policy, held=len(self._saver.checkpoints))
+        # While an upload is under way, one checkpoint more than the policy keeps lies on the first tier.
+        preflight.check(backend, objects, policy, held=len(self._saver.checkpoints) - (mirror is not None))
+        self._mirror: Mirror | None = None
+        if mirror is not None:
+            self._mirror = Mirror(self._saver.run, mirror, policy)
+            preflight.check(mirror, objects, policy, held=len(self._mirror.held))
+            self._saver.mirroring = Mirroring(self._mirror, self._saver.checkpoints)
         self._tracker = SaveTracker(time.monotonic())
         self._staging = Staging()
         self._writer = Writer()
+        _OPEN.add(self)
 
     @property
-    def newest_held(self) -> str | None:
-        """The name of the newest checkpoint that the run holds; None if it holds none, not even a damaged one."""
-        return self._saver.newest_name
+    def holding(self) -> tuple[str, str] | None:
+        """The newest checkpoint that the run holds, or else its mirror, as (URL, name); None if neither holds any."""
+        name = self._saver.newest_name
+        if name is not None:
+            return self._saver.run.url, name
+        mirrored = self._mirror.newest_name if self._mirror is not None else None
+        return None if self._mirror is None or mirrored is None else (self._mirror.url, mirrored)
+
+    @property
+    def mirror_pending(self) -> tuple[str, ...]:
+        """The names of the checkpoints that are still to come to the mirror, the newest first."""
+        return self._saver.mirroring.pending if self._saver.mirroring is not None else ()
+
+    def bring_back(self) -> None:
+        """Bring what training goes on from back from the mirror, if only that has it, and training has not gone on yet.
+
+        Raises:
+            DivergedError, DamagedError, StorageError: as `Mirror.bring_back`.
+        """
+        if self._mirror is not None and not self._has_gone_on:
+            self._mirror.bring_back()
+
+    def bring_back_one(self, which: str | int) -> str | int:
+        """Bring one checkpoint back from the mirror, if only that has it; returns what it is called in the run."""
+        return which if self._mirror is None else self._mirror.bring_back_one(which, fresh=not self._has_gone_on)
+
+    @property
+    def _has_gone_on(self) -> bool:
+        return self._saver.mirroring is not None and self._saver.mirroring.started
 
     def save_if_due(self, event: Event, verdicts: Sequence[Verdict] = ()) -> tuple[str, ...]:
         """Start a save if the policy wants one at this moment; returns its reasons."""
@@ -105,8 +152,7 @@ class Saves:
             SaveFailedError: a save failed, and the policy does not say that training goes on.
         """
         ended = self._writer.take_ended()
-        while self._saver.notices:
-            warn_caller(self._saver.notices.pop(0))
+        self._tell_notices()
         if ended is None or ended.succeeded:
             return
         self._tracker.failed(self._saver.checkpoints)
@@ -121,8 +167,66 @@ class Saves:
         """The next checkpoint is a child of the one that training went back to."""
         self._saver.parent = rewind.checkpoint.sequence
         self._tracker.resumed(rewind.position, time.monotonic(), self._saver.checkpoints)
+        if self._saver.mirroring is not None:
+            self._saver.mirroring.offer(self._saver.checkpoints)
+
+    def finish_mirror(self, *, hurry: bool = False) -> None:
+        """Wait until the mirror has all that it should have, the history too. Call `wait` first.
+
+        Args:
+            hurry: the machine goes away: the newest checkpoint goes first, and what fails is a warning.
+
+        Raises:
+            MirrorFailedError: something is missing there, and the policy does not say that this is a warning.
+        """
+        mirroring = self._saver.mirroring
+        if mirroring is None or preemption.at_once.is_set():
+            return
+        try:
+            mirroring.finish(hurry=hurry)
+            self._training.flush()
+            mirroring.copy_rows()
+        except MirrorFailedError as failure:
+            if self._policy.on_save_error == "raise" and not hurry:
+                raise
+            warn_caller(str(failure))
+        finally:
+            self._saver.make_up_for_spared()
+            self._tell_notices()
 
     def close(self) -> None:
-        """Let go of the thread and the memory."""
+        """Let go of the threads and the memory."""
+        _OPEN.discard(self)
         self._writer.close()
+        if self._saver.mirroring is not None:
+            self._saver.mirroring.close()
         self._staging.release()
+
+    def end(self) -> None:
+        """The program ends without `close`: wait for the save in flight and for the mirror, and say what failed."""
+        try:
+            try:
+                self.wait()
+            finally:
+                self.finish_mirror()
+        except KeepbestError as error:
+            warnings.warn(str(error), stacklevel=1)
+
+    def _tell_notices(self) -> None:
+        mirroring = self._saver.mirroring
+        for notices in (self._saver.notices, [] if mirroring is None else mirroring.notices):
+            while notices:
+                warn_caller(notices.pop(0))
+
+
+_OPEN: weakref.WeakSet[Saves] = weakref.WeakSet()
+"""Not closed yet."""
+
+
+def _end_all() -> None:
+    for saves in list(_OPEN):
+        saves.end()
+
+
+at_exit(_end_all)
+os.register_at_fork(after_in_child=_OPEN.clear)  # a child's exit must not wait for threads that it does not have

@@ -8,6 +8,7 @@ from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import SaveFailedError
+from ..storage import progress
 
 
 class SaveHandle:
@@ -38,14 +39,20 @@ class SaveHandle:
             TimeoutError: it is still being written.
             CancelledError: it was cancelled.
         """
-        error = self._future.exception(timeout)
+        self._wait(timeout)
+        error = self._future.exception(0)
         if error is not None:
             self._told.set()
             raise SaveFailedError(self.checkpoint, error) from error
 
     def wait(self) -> None:
         """Wait until it has ended, well or not; the error stays for whoever asks next."""
-        futures.wait([self._future])
+        self._wait(None)
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self._future.done():
+            with progress.waiting():
+                futures.wait([self._future], timeout)
 
     @property
     def succeeded(self) -> bool:

@@ -26,6 +26,10 @@ class Capabilities:
     """Two writers that create one key: exactly one succeeds."""
     links: bool
     """`link` makes a name that people can follow; elsewhere a small object says the same."""
+    appends: bool = True
+    """`append` grows the object itself; elsewhere it writes segments (`segments.py`)."""
+    parallel: int = 1
+    """How many `put`s at once are faster than one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ class Appender(Protocol):
     """An object that grows at its end."""
 
     def write(self, data: bytes) -> None:
-        """Append `data`; it survives the death of the process at once, that of the machine after `settle`."""
+        """Append `data`: durable after `settle`; with `capabilities.appends` it survives the process at once."""
 
     def close(self) -> None:
         """Make it durable and let go of it."""
@@ -63,6 +67,8 @@ class Backend(Protocol):
 
     def put(self, key: str, chunks: Iterable[Buffer]) -> int:
         """Create `key` from a stream of unknown length; returns the bytes written. Durable after `settle`.
+
+        A buffer of the stream must stay as it is until `put` returns.
 
         Raises:
             ObjectExistsError: the key is taken; keys of data are never written twice.
@@ -152,7 +158,16 @@ class Backend(Protocol):
         """Return the space left, or None where the store does not say."""
 
 
-_BACKENDS = {"": "local", "file": "local", "local": "local", "memory": "memory"}
+_BACKENDS = {
+    "": "local",
+    "file": "local",
+    "local": "local",
+    "memory": "memory",
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+}
 
 
 def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Backend:

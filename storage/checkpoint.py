@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import CheckpointNotFoundError, DamagedFileError, ObjectNotFoundError
-from . import export, statefile, tensorfile
+from . import export, progress, statefile, tensorfile
 from .arrays import Converter, converter
 from .backend import Backend
 from .digest import digest
@@ -197,7 +197,9 @@ class Checkpoint:
         planned = export.plan(
             self.manifest(), lambda: self.state().objects, os.fspath(target), objects=names, with_records=with_records
         )
-        return export.execute(self._backend, planned, overwrite=overwrite)
+        nbytes = sum(file.artifact.size for file in planned if file.artifact is not None)
+        with progress.waiting(), progress.task("export", self.name, nbytes):
+            return export.execute(self._backend, planned, overwrite=overwrite)
 
     def _record(self, name: str) -> statefile.ObjectRecord:
         objects = self.state().objects
@@ -211,7 +213,11 @@ class Checkpoint:
         artifact = self.manifest().artifacts.get(record.file)
         if artifact is None or artifact.tensors is None:
             raise DamagedFileError(self._where(record.file), "the manifest does not name it as a tensor file")
-        return tensorfile.read(self._backend, data_key(self.name, record.file), artifact, names)
+        held = artifact.tensors
+        wanted = [held[name] for name in (held if names is None else names) if name in held]
+        nbytes = sum(tensor.offsets[1] - tensor.offsets[0] for tensor in wanted)
+        with progress.waiting(), progress.task("load", f"{self.name}/{record.file}", nbytes):
+            return tensorfile.read(self._backend, data_key(self.name, record.file), artifact, names)
 
     def _matching(self, record: statefile.ObjectRecord, patterns: Sequence[str]) -> dict[str, Json]:
         known = statefile.references(record)

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
+from . import progress
 from .backend import Backend, Entry
 from .layout import checkpoint_of, temporary_of
 from .listing import read_listing
@@ -52,6 +53,11 @@ def collect(backend: Backend, *, grace: float, dry_run: bool) -> Report:
 
     With a damaged manifest nobody knows which data it names, so nothing but temporary files is deleted then.
     """
+    with progress.waiting(), progress.task("gc", backend.url, unit="objects") as task:
+        return _collect(backend, task, grace=grace, dry_run=dry_run)
+
+
+def _collect(backend: Backend, task: progress.Task, *, grace: float, dry_run: bool) -> Report:
     now = time.time()
     entries = backend.list("")
     listing = read_listing(backend)  # after the data, or what is committed in between would look like an orphan
@@ -75,7 +81,9 @@ def collect(backend: Backend, *, grace: float, dry_run: bool) -> Report:
     ]
     old = tuple(orphan for orphan in orphans if orphan.age >= grace)
     if not dry_run:
+        task.expect(sum(len(orphan.files) for orphan in old))
         for orphan in old:
             backend.delete(orphan.files)
+            task.advance(len(orphan.files))
         backend.abort_stale("", now - grace)
     return Report(removed=old, kept=tuple(orphan for orphan in orphans if orphan.age < grace), dry_run=dry_run)

@@ -1,5 +1,7 @@
 """Journal: every logged row, appended to `metrics.jsonl`, and read back as the history that led to a checkpoint.
 
+In a bucket, where nothing can be appended to, it lies in pieces (`segments.py`).
+
 Each line belongs to a branch (a training that started, resumed or went back) and has its number in it. A branch's first
 line says which row of which other branch it continues. So a file that two trainings wrote to, that a crash cut short,
 or that holds the rows of a future that was abandoned still gives the exact history of any checkpoint.
@@ -21,6 +23,7 @@ from .backend import Appender, Backend
 from .history import History, Row
 from .jsonfloat import floats_to_json
 from .layout import JOURNAL
+from .segments import read_appended
 
 _KINDS: dict[str, Literal["epoch", "step"]] = {"epoch": "epoch", "step": "step"}
 
@@ -53,7 +56,10 @@ class Journal:
         return Mark(branch=self._branch, rows=self._rows)
 
     def append(self, row: Row) -> None:
-        """Append one row; it survives the death of the process at once, that of the machine after `Backend.settle`."""
+        """Append one row, which is durable after `Backend.settle`.
+
+        Locally it survives the death of the process at once; in a bucket some seconds later (`segments.DELAY`).
+        """
         line: dict[str, Any] = {"branch": self._branch, "row": self._rows}
         if self._rows == 0 and self._parent is not None:
             line["from"] = {"branch": self._parent.branch, "rows": self._parent.rows}
@@ -64,7 +70,7 @@ class Journal:
         line["metrics"] = floats_to_json(row.metrics)
         if self._appender is None:
             self._appender = self._backend.append(JOURNAL)
-            if _ends_torn(self._backend):
+            if self._backend.capabilities.appends and _ends_torn(self._backend):
                 # A crash cut the last line short; a new line keeps it from swallowing ours.
                 self._appender.write(b"\n")
         try:
@@ -92,10 +98,7 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
 
     Lines that a crash cut short are passed over. Cost: one read of the journal.
     """
-    try:
-        text = backend.read(JOURNAL)
-    except ObjectNotFoundError:
-        return History()
+    text = read_appended(backend, JOURNAL)
     branches: dict[str, dict[int, Row]] = {}
     parents: dict[str, Mark] = {}
     last: Mark | None = None

@@ -4,7 +4,7 @@ run/
   checkpoints/<name>/<file>     data, written once under a fresh name
   commits/00000007.json         the manifest; it exists ⇔ checkpoint 7 does
   commits/index-00000064.json   light records of the commits up to 64; a hint
-  metrics.jsonl                 every logged row
+  metrics.jsonl                 every logged row; in a bucket, in pieces: metrics/<time>-<writer>-<number>.jsonl
   best -> checkpoints/<name>    a link where there are links, best.json elsewhere; a hint
 """
 
@@ -77,6 +77,16 @@ def index_sequence(key: str) -> int | None:
     """Return the sequence number up to which an index's key covers, or None if `key` is none."""
     match = _INDEX.fullmatch(key)
     return int(match[1]) if match else None
+
+
+def segments_prefix(key: str) -> str:
+    """Return the prefix of the segments of an object that grows, where none can be appended to."""
+    return key.rpartition(".")[0] + "/"
+
+
+def segment_key(key: str, writer: str, number: int) -> str:
+    """Return the key of one segment; sorted by key they are in the order of their writers' beginnings."""
+    return f"{segments_prefix(key)}{writer}-{number:06d}.{key.rpartition('.')[2]}"
 
 
 def temporary_of(key: str) -> str | None:

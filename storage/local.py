@@ -30,6 +30,7 @@ from ..errors import (
     StorageFullError,
     StoragePermissionError,
 )
+from . import progress
 from .backend import Buffer, Capabilities, Entry
 from .layout import CHECKPOINTS, COMMITS, TEMPORARY_PREFIX, checkpoint_of, temporary_of
 from .unsynced import UnsyncedFiles
@@ -434,6 +435,7 @@ def _write_all(fd: int, chunks: Iterable[Buffer]) -> int:
         total += len(rest)
         while rest:
             rest = rest[os.write(fd, rest) :]
+        progress.current().process(memoryview(chunk).nbytes)
     return total
 
 

@@ -6,6 +6,7 @@ commit, by the number that is taken.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import ConcurrentWriterError
@@ -26,6 +27,8 @@ class RunWriter:
         self.url = backend.url
         self.checkpoints: list[CheckpointInfo] = list(held.checkpoints)
         """Committed and not retired, oldest first."""
+        self.damaged = held.damaged
+        """Sequence and error of every manifest that could not be read."""
         self._last_sequence = held.last_sequence
         self._sizes = dict(held.sizes)
         self._index_keys = held.index_keys
@@ -37,6 +40,10 @@ class RunWriter:
         """The number the next commit will have."""
         return self._last_sequence + 1
 
+    def start_after(self, sequence: int) -> None:
+        """Give out no number up to `sequence`: a mirror has them."""
+        self._last_sequence = max(self._last_sequence, sequence)
+
     def write(self, name: str, drafts: Sequence[commit.Draft]) -> Mapping[str, Artifact]:
         """Write a checkpoint's files; nothing lists them yet."""
         return commit.write(self.backend, name, drafts)
@@ -47,17 +54,18 @@ class RunWriter:
             # The newest were deleted, and their numbers are given out again: no index may describe those before.
             listing.drop_indexes(self.backend)
             self._index_keys = ()
+            self._unindexed = len(self.checkpoints)
         try:
             nbytes = commit.commit(self.backend, manifest)
         except ConcurrentWriterError:
             raise
         except BaseException:
             # The store may have it after all, or get it yet: the number is not given out a second time.
-            self._last_sequence = manifest.sequence
+            self.start_after(manifest.sequence)
             raise
         committed = info(manifest)
-        self.checkpoints.append(committed)
-        self._last_sequence = manifest.sequence
+        bisect.insort(self.checkpoints, committed, key=lambda found: found.sequence)  # a copy may come late
+        self.start_after(manifest.sequence)
         self._sizes[manifest.sequence] = nbytes
         self._unindexed += 1
         return committed

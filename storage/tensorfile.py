@@ -6,6 +6,7 @@ without holes, C order, little-endian. Source: https://huggingface.co/docs/safet
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,11 +99,11 @@ def write(backend: Backend, key: str, file: TensorFilePlan, data: memoryview) ->
         file: the plan.
         data: `file.data_bytes` bytes, each tensor at its offset.
     """
-    whole = Hasher()
-    size = backend.put(key, _chunks(file.header, data, whole))
+    hashing = _Hashing(file, data)
+    size = backend.put(key, hashing.chunks())
     return Artifact(
         size=size,
-        digest=finish(whole),
+        digest=finish(hashing.whole),
         header_digest=digest(file.header),
         data_start=len(file.header),
         tensors={
@@ -110,7 +111,7 @@ def write(backend: Backend, key: str, file: TensorFilePlan, data: memoryview) ->
                 dtype=file.specs[name].dtype,
                 shape=file.specs[name].shape,
                 offsets=(begin, end),
-                digest=digest(data[begin:end]),
+                digest=hashing.digests[name],
             )
             for name, (begin, end) in file.offsets.items()
         },
@@ -147,13 +148,36 @@ def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | 
     }
 
 
-def _chunks(header: bytes, data: memoryview, whole: Hasher) -> Iterator[bytes | memoryview]:
-    whole.update(header)
-    yield header
-    for begin in range(0, len(data), _CHUNK):
-        chunk = data[begin : begin + _CHUNK]
-        whole.update(chunk)
-        yield chunk
+class _Hashing:
+    """The stream of a tensor file, hashed on its way: so hashing goes on while the chunks before are being sent."""
+
+    def __init__(self, file: TensorFilePlan, data: memoryview) -> None:
+        self.whole = Hasher()
+        self.digests: dict[str, str] = {}
+        """Of each tensor, when the stream has ended."""
+        self._file = file
+        self._data = data
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        self.whole.update(self._file.header)
+        yield self._file.header
+        tensors = iter(self._file.offsets.items())  # in the order of the file
+        tensor, hasher = next(tensors, None), Hasher()
+        # Chunks end where they would if the header were counted: so they are the parts of an upload as they are.
+        ends = range(_CHUNK - len(self._file.header) % _CHUNK, len(self._data) + _CHUNK, _CHUNK)
+        for low, high in itertools.pairwise([0, *(min(end, len(self._data)) for end in ends)]):
+            chunk = self._data[low:high]
+            self.whole.update(chunk)
+            while tensor is not None and tensor[1][0] < high:
+                name, (begin, end) = tensor
+                hasher.update(self._data[max(begin, low) : min(end, high)])
+                if end > high:
+                    break
+                self.digests[name] = finish(hasher)
+                tensor, hasher = next(tensors, None), Hasher()
+            yield chunk
+        for empty in self._file.offsets.keys() - self.digests.keys():
+            self.digests[empty] = digest(b"")
 
 
 def _named(tensors: Mapping[str, TensorRecord], names: Sequence[str], location: str) -> dict[str, TensorRecord]:

@@ -13,6 +13,7 @@ from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal, Mark, read_history
 from keepbest.storage.layout import JOURNAL
+from keepbest.storage.segments import read_appended
 
 
 def row(number, *, kind="epoch", **metrics):
@@ -24,6 +25,12 @@ def row(number, *, kind="epoch", **metrics):
 def write(journal, numbers):
     for number in numbers:
         journal.append(row(number))
+
+
+def history_of(backend, mark=None):
+    """Read what was settled: in a bucket rows wait a moment for others."""
+    backend.settle()
+    return read_history(backend, mark)
 
 
 def epochs(history):
@@ -40,10 +47,10 @@ def test_rows_are_read_back(backend):
     for one in rows:
         journal.append(one)
     journal.close()
-    assert read_history(backend).rows == rows
+    assert history_of(backend).rows == rows
     journal.append(row(3, loss=math.nan))
-    assert math.isnan(read_history(backend)["loss"][-1])
-    for line in backend.read(JOURNAL).splitlines():
+    assert math.isnan(history_of(backend)["loss"][-1])
+    for line in read_appended(backend, JOURNAL).splitlines():
         json.loads(line, parse_constant=pytest.fail)
 
 
@@ -52,7 +59,7 @@ def test_columns_are_those_of_keras(backend):
     journal = Journal(backend)
     for one in (row(0, loss=3.0), row(0, kind="step", loss=9.0), row(1, loss=2.0, val_loss=4.0), row(2, val_loss=5.0)):
         journal.append(one)
-    history = read_history(backend)
+    history = history_of(backend)
     assert dict(history) == {"loss": [3.0, 2.0], "val_loss": [4.0, 5.0]}
     assert (history.epochs["val_loss"], history.steps["val_loss"]) == ([1, 2], [10, 20])
     assert [found.metrics for found in history.steps_log] == [{"loss": 9.0}]
@@ -61,8 +68,8 @@ def test_columns_are_those_of_keras(backend):
 
 def test_a_run_without_a_journal_has_an_empty_history(backend):
     """Nothing was logged: nothing is there, and that is no error."""
-    assert len(read_history(backend)) == 0
-    assert read_history(backend, Mark(branch="x", rows=3)).rows == []
+    assert len(history_of(backend)) == 0
+    assert history_of(backend, Mark(branch="x", rows=3)).rows == []
 
 
 # ── branches ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -79,8 +86,8 @@ def test_resuming_continues_the_history(backend):
     third = Journal(backend)
     third.continue_from(second.mark)
     write(third, [3])
-    assert epochs(read_history(backend)) == [0, 1, 2, 3]
-    assert epochs(read_history(backend, second.mark)) == [0, 1, 2]
+    assert epochs(history_of(backend)) == [0, 1, 2, 3]
+    assert epochs(history_of(backend, second.mark)) == [0, 1, 2]
 
 
 def test_going_back_abandons_the_future(backend):
@@ -92,12 +99,12 @@ def test_going_back_abandons_the_future(backend):
     abandoned = journal.mark
     journal.continue_from(checkpoint)
     write(journal, [12, 13])
-    assert epochs(read_history(backend)) == [0, 1, 12, 13]
-    assert epochs(read_history(backend, checkpoint)) == [0, 1]
-    assert epochs(read_history(backend, abandoned)) == [0, 1, 2, 3]
+    assert epochs(history_of(backend)) == [0, 1, 12, 13]
+    assert epochs(history_of(backend, checkpoint)) == [0, 1]
+    assert epochs(history_of(backend, abandoned)) == [0, 1, 2, 3]
     journal.continue_from(None)
     write(journal, [20])
-    assert epochs(read_history(backend)) == [20]
+    assert epochs(history_of(backend)) == [20]
 
 
 def test_rows_after_the_last_checkpoint_are_passed_over_on_resume(backend):
@@ -109,7 +116,7 @@ def test_rows_after_the_last_checkpoint_are_passed_over_on_resume(backend):
     resumed = Journal(backend)
     resumed.continue_from(checkpoint)
     write(resumed, [2, 3])
-    assert epochs(read_history(backend)) == [0, 1, 2, 3]
+    assert epochs(history_of(backend)) == [0, 1, 2, 3]
 
 
 def test_two_trainings_that_write_at_once_stay_apart(backend):
@@ -118,8 +125,8 @@ def test_two_trainings_that_write_at_once_stay_apart(backend):
     for number in range(5):
         write(one, [number])
         write(other, [100 + number])
-    assert epochs(read_history(backend, one.mark)) == list(range(5))
-    assert epochs(read_history(backend, other.mark)) == list(range(100, 105))
+    assert epochs(history_of(backend, one.mark)) == list(range(5))
+    assert epochs(history_of(backend, other.mark)) == list(range(100, 105))
 
 
 # ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -139,7 +146,7 @@ def test_a_line_cut_anywhere_costs_no_other_line(memory_url):
         resumed = Journal(backend)
         resumed.continue_from(mark)
         write(resumed, [12, 13])
-        assert epochs(read_history(backend)) == [0, 1, 12, 13]
+        assert epochs(history_of(backend)) == [0, 1, 12, 13]
         resumed.close()
 
 
@@ -154,7 +161,7 @@ def test_an_altered_byte_costs_two_rows_at_most(place, flip):
     data = bytearray(backend.read(JOURNAL))
     data[place % len(data)] ^= flip
     backend.replace(JOURNAL, bytes(data))
-    found = read_history(backend, journal.mark).rows
+    found = history_of(backend, journal.mark).rows
     # Two: the end of a line, which joins it with the next; or a row's number, which puts it in another's place.
     assert sum(row(number) in found for number in range(5)) >= 3
 
@@ -182,8 +189,8 @@ def test_a_line_that_makes_no_sense_is_passed_over(backend, line):
     appender = backend.append(JOURNAL)
     appender.write(line + b"\n")
     appender.close()
-    read_history(backend)
-    assert epochs(read_history(backend, journal.mark)) == [0, 1]
+    history_of(backend)
+    assert epochs(history_of(backend, journal.mark)) == [0, 1]
 
 
 def test_closing_twice_is_harmless(backend):
@@ -194,7 +201,7 @@ def test_closing_twice_is_harmless(backend):
     journal.close()
     journal.close()
     write(journal, [1])
-    assert epochs(read_history(backend)) == [0, 1]
+    assert epochs(history_of(backend)) == [0, 1]
 
 
 def test_logging_goes_on_after_a_disk_that_failed(backend):
@@ -222,7 +229,7 @@ def test_logging_goes_on_after_a_disk_that_failed(backend):
     with pytest.raises(StorageError, match="Input/output"):
         journal.append(row(0))
     write(journal, [0, 1])
-    assert epochs(read_history(backend)) == [0, 1]
+    assert epochs(history_of(backend)) == [0, 1]
 
 
 # ── cost ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,8 +268,8 @@ def test_the_cost_of_a_row_does_not_grow(backend):
     for number in range(50_000):
         journal.append(row(number, kind="step"))
     journal.close()
-    data = backend.read(JOURNAL)
+    data = read_appended(backend, JOURNAL)
     assert counting.written == len(data)
     assert counting.read_bytes <= 1
     assert len(data) < 50_000 * 150
-    assert [found.epoch for found in read_history(backend).rows] == list(range(50_000))
+    assert [found.epoch for found in history_of(backend).rows] == list(range(50_000))

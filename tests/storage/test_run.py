@@ -67,7 +67,9 @@ def test_the_folder_of_another_program_is_no_run(run_url, key):
 @pytest.mark.parametrize("kind", ["epoch", "step"])
 def test_a_run_that_only_logged_is_a_run(run_url, kind):
     """A training that has logged and not saved yet can be looked at; it says that it holds no checkpoint."""
-    Journal(open_backend(run_url)).append(Row(kind=kind, epoch=0, step=1, time=0.0, metrics={"loss": 1.0}))
+    journal = Journal(open_backend(run_url))
+    journal.append(Row(kind=kind, epoch=0, step=1, time=0.0, metrics={"loss": 1.0}))
+    journal.close()
     run = open_run(run_url)
     assert run.checkpoints() == []
     assert len(run.history().rows) == 1

@@ -23,5 +23,9 @@ assert_type(run.latest.step, int)
 assert_type(run.history()["val_loss"], list[float])
 assert_type(run.verify().ok, bool)
 
+with keepbest.on_progress(lambda progress: print(progress.done, progress.total)):
+    assert_type(run.verify().nbytes, int)
+keepbest.on_progress(print).close()
+
 monitor = MetricMonitor("val_acc", patience=3)
 assert_type(monitor.update({"val_acc": 0.5}).improved, bool)

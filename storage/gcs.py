@@ -1,0 +1,392 @@
+"""GCS: the client for `gs://`, with the credentials and the endpoint that gcsfs finds.
+
+gcsfs takes the options and finds and renews credentials. The requests are ours, as gcsfs sends a large object through
+one connection, and caches listings: those of the JSON API (https://cloud.google.com/storage/docs/json_api).
+
+An upload in parts is a parallel composite upload: each part is an object under a temporary name beside the one they
+become; 32 of them make one, and they are deleted.
+Source: https://cloud.google.com/storage/docs/parallel-composite-uploads
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import functools
+import json
+import os
+import threading
+import urllib.parse
+import uuid
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from ..errors import ConfigError, ObjectNotFoundError, UnexpectedAnswerError, UnreachableError
+from .backend import Buffer, Entry
+from .bucket import BucketBackend
+from .client import Source, TransientError, Upload
+from .gcs_errors import answered, unanswered
+from .layout import TEMPORARY_PREFIX
+from .sockets import Sockets
+from .transfer import TransferSettings
+
+T = TypeVar("T")
+
+_SCHEMES = ("gs", "gcs")
+_COMPOSED = 32
+"""Objects that one compose request takes."""
+_DELETES = 16
+_SLICE = 256 << 10
+_FACTS = "name,size,updated"
+
+
+def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
+    """Return the backend for a `gs://` URL; nothing is contacted yet.
+
+    Args:
+        url: `gs://bucket/prefix`.
+        storage_options: what `gcsfs.GCSFileSystem` takes (token, project, endpoint_url, requester_pays, session_kwargs,
+            …), and the fields of `TransferSettings`.
+    """
+    settings, options = TransferSettings.split(storage_options)
+    scheme, _, path = url.partition("://")
+    bucket, _, prefix = path.partition("/")
+    if not bucket:
+        raise ConfigError(f"{url} names no bucket. Give gs://bucket/run.")
+    clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
+    _filesystem(options)  # what is wrong with the options is said at once
+
+    def connect(bucket: str) -> GcsClient:
+        return GcsClient(scheme, bucket, _service(_filesystem(options), settings))
+
+    return BucketBackend(f"{scheme}://{clean}", connect, settings, _SCHEMES)
+
+
+@functools.lru_cache
+def _service(filesystem: Any, settings: TransferSettings) -> _Service:
+    return _Service(filesystem, settings)
+
+
+def _filesystem(options: Mapping[str, Any]) -> Any:
+    try:
+        # The class itself: gcsfs.GCSFileSystem may be one that speaks gRPC first, which no emulator understands.
+        from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise ConfigError("gs:// needs gcsfs. Install it: pip install 'keepbest[gcs]'.") from error
+    asked = dict(options)
+    if os.environ.get("STORAGE_EMULATOR_HOST") and not asked.get("endpoint_url"):
+        asked.setdefault("token", "anon")
+    try:
+        return GCSFileSystem(**asked)
+    except TypeError as error:
+        raise ConfigError(f"storage_options do not fit gcsfs: {error}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else {}
+
+
+class _Service:
+    """The HTTP session, shared by the clients of several buckets. Belongs to the event loop of fsspec."""
+
+    def __init__(self, filesystem: Any, settings: TransferSettings) -> None:
+        self.fs = filesystem
+        self._settings = settings
+        self._session: Any = None
+
+    async def session(self) -> Any:
+        import aiohttp  # noqa: PLC0415 - comes with gcsfs
+
+        if self._session is None or self._session.closed:
+            idle = self._settings.idle
+            asked = {"trust_env": True} | (self.fs.session_kwargs or {})
+            if "connector" not in asked:
+                limit = self._settings.connections + 4
+                try:
+                    asked["connector"] = aiohttp.TCPConnector(limit=limit, socket_factory=Sockets(idle))
+                except TypeError:  # an older aiohttp
+                    asked["connector"] = aiohttp.TCPConnector(limit=limit)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(5.0, idle), sock_read=idle)
+            self._session = aiohttp.ClientSession(timeout=timeout, **asked)
+            weakref.finalize(self, _close, self.fs.loop, self._session)
+        return self._session
+
+    def headers(self) -> dict[str, str]:
+        """Return what authorises a request; renews the credentials if they have expired."""
+        headers: dict[str, str] = {}
+        self.fs.credentials.apply(headers)
+        return headers
+
+    def parameters(self) -> dict[str, str]:
+        payer = self.fs.requester_pays
+        if not payer:
+            return {}
+        return {"userProject": payer if isinstance(payer, str) else self.fs.project}
+
+    @property
+    def endpoint(self) -> str:
+        location: str = self.fs._location  # noqa: SLF001 - argument, environment or Google's, as gcsfs decides
+        return location.rstrip("/")
+
+
+def _close(loop: asyncio.AbstractEventLoop, session: Any) -> None:
+    """Close a session, from whichever thread lets go of it, at exit too."""
+    with contextlib.suppress(RuntimeError, TimeoutError):  # a loop that has stopped, or is stopping
+        closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
+        if getattr(loop, "_thread_id", None) != threading.get_ident():
+            closing.result(timeout=0.5)
+
+
+class GcsClient:
+    """The requests of one bucket."""
+
+    conditional = True
+    put_stream: Callable[[str, Iterator[Buffer]], None] | None = None
+    copy_limit: int | None = None
+    part_limit = _COMPOSED**3
+
+    def __init__(self, scheme: str, bucket: str, service: _Service) -> None:
+        self.url = f"{scheme}://{bucket}"
+        self.bucket = bucket
+        self._service = service
+
+    def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:
+        """Insert, with ifGenerationMatch=0, and the CRC32C that the server shall find."""
+        import google_crc32c  # noqa: PLC0415 - comes with gcsfs
+
+        content = bytes(data)
+        checksum = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+        boundary = uuid.uuid4().hex
+        facts = json.dumps({"name": key, "crc32c": checksum, "contentType": "application/octet-stream"})
+        head = (
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{facts}\r\n"
+            f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        condition = {"ifGenerationMatch": "0"} if if_absent else {}
+        answer = self._call(
+            "POST",
+            f"/upload/storage/v1/b/{_quote(self.bucket)}/o",
+            key,
+            "storage.objects.create",
+            {"uploadType": "multipart", "fields": "crc32c", **condition},
+            data=[head, content, tail],
+            headers={
+                "Content-Type": f"multipart/related; boundary={boundary}",
+                "Content-Length": str(len(head) + len(content) + len(tail)),
+            },
+        ).json()
+        if answer.get("crc32c") != checksum:  # a server that does not look at ours
+            self.delete([key])
+            raise TransientError(UnreachableError(f"{self.url}/{key}", "the bytes arrive altered"))
+
+    def start_upload(self, key: str) -> str:
+        """Choose where the parts go. Until they are sent there is nothing."""
+        folder = key.rpartition("/")[0]
+        return f"{folder}{'/' if folder else ''}{TEMPORARY_PREFIX}{uuid.uuid4().hex}/"
+
+    def put_part(self, key: str, upload: str, number: int, data: Buffer) -> Any:  # noqa: ARG002 - the upload says where
+        """Insert a component."""
+        name = f"{upload}{number:06d}"
+        self.put(name, data, if_absent=False)
+        return name
+
+    def finish_upload(self, key: str, upload: str, parts: Sequence[Any]) -> None:
+        """Compose, 32 at a time, then delete the components; what cannot be deleted is left to `gc`."""
+        level, names = 0, list(parts)
+        while len(names) > _COMPOSED:
+            groups = [names[begin : begin + _COMPOSED] for begin in range(0, len(names), _COMPOSED)]
+            names = []
+            for number, group in enumerate(groups):
+                names.append(f"{upload}level-{level}-{number:06d}")
+                self._compose(group, names[-1])
+            level += 1
+        self._compose(names, key)
+        self.abort_upload(key, upload)
+
+    def _compose(self, sources: Sequence[str], target: str) -> None:
+        request = {
+            "sourceObjects": [{"name": name} for name in sources],
+            "destination": {"contentType": "application/octet-stream"},
+        }
+        path = f"{self._object(target)}/compose"
+        self._call("POST", path, target, "storage.objects.create", {"fields": "size"}, body=request)
+
+    def abort_upload(self, key: str, upload: str) -> None:  # noqa: ARG002 - the upload says where
+        """Delete the components."""
+        names = [entry.key for entry in self.list(upload)]
+        if names:
+            self.delete(names)
+
+    def uploads(self, prefix: str) -> list[Upload]:  # noqa: ARG002 - as the contract has it
+        """Return none: components are objects with temporary names, which `gc` sees in the listing."""
+        return []
+
+    def get(self, key: str) -> bytes:
+        """Get the media."""
+        return self._call("GET", self._object(key), key, "storage.objects.get", {"alt": "media"}).body
+
+    def get_into(self, key: str, begin: int, target: memoryview) -> int:
+        """Get a range of the media; the bytes go from the socket's chunks into `target`."""
+        return self._run(key, self._read_into(key, begin, target))
+
+    def head(self, key: str) -> Entry:
+        """Get the metadata."""
+        found = self._call("GET", self._object(key), key, "storage.objects.get", {"fields": _FACTS}).json()
+        return _entry(found)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """List, all pages."""
+        start: dict[str, str] = {}
+        while True:
+            page = self._list(prefix, {"fields": f"items({_FACTS}),nextPageToken", **start})
+            yield from (_entry(found) for found in page.get("items", ()))
+            if not page.get("nextPageToken"):
+                return
+            start = {"pageToken": page["nextPageToken"]}
+
+    def has_any(self, prefix: str) -> bool:
+        """List one object."""
+        return bool(self._list(prefix, {"maxResults": "1", "fields": "items(name)"}).get("items"))
+
+    def _list(self, prefix: str, parameters: Mapping[str, str]) -> Any:
+        path = f"/storage/v1/b/{_quote(self.bucket)}/o"
+        return self._call("GET", path, prefix, "storage.objects.list", {"prefix": prefix, **parameters}).json()
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete, several at a time."""
+
+        async def all_of_them() -> None:
+            gate = asyncio.Semaphore(_DELETES)
+            await asyncio.gather(*(one(key, gate) for key in keys))
+
+        async def one(key: str, gate: asyncio.Semaphore) -> None:
+            async with gate:
+                try:
+                    await self._send("DELETE", self._object(key), key, "storage.objects.delete", {})
+                except ObjectNotFoundError:
+                    return
+
+        self._run(keys[0], all_of_them())
+
+    def copy(self, source: Source, key: str) -> None:
+        """Rewrite, which copies any size in as many requests as the server likes."""
+        origin = f"/storage/v1/b/{_quote(source.client.bucket)}/o/{_quote(source.key)}"
+        path = f"{origin}/rewriteTo/b/{_quote(self.bucket)}/o/{_quote(key)}"
+        token: dict[str, str] = {}
+        while True:
+            needs = "storage.objects.get of the source, or storage.objects.create of the target"
+            answer = self._call("POST", path, source.key, needs, token, body={}).json()
+            if answer.get("done", True):
+                return
+            token = {"rewriteToken": answer["rewriteToken"]}
+
+    def copy_part(self, source: Source, span: tuple[int, int], key: str, upload: str, number: int) -> Any:
+        """Never asked for: `copy` takes any size."""
+        raise NotImplementedError
+
+    # ── the event loop of fsspec ──────────────────────────────────────────────────────────────────────────────────
+
+    def _object(self, key: str) -> str:
+        return f"/storage/v1/b/{_quote(self.bucket)}/o/{_quote(key)}"
+
+    def _call(  # noqa: PLR0913 - an HTTP request has these parts
+        self,
+        method: str,
+        path: str,
+        key: str,
+        needs: str,
+        parameters: Mapping[str, str],
+        *,
+        body: Any = None,
+        data: Sequence[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Answer:
+        return self._run(key, self._send(method, path, key, needs, parameters, body=body, data=data, headers=headers))
+
+    def _run(self, key: str, work: Coroutine[Any, Any, T]) -> T:
+        from fsspec.asyn import sync  # noqa: PLC0415 - fsspec is imported with the filesystem
+
+        async def run() -> T:
+            return await work
+
+        try:
+            return sync(self._service.fs.loop, run)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise unanswered(error, f"{self.url}/{key}".rstrip("/")) from error
+
+    async def _send(  # noqa: PLR0913 - as above
+        self,
+        method: str,
+        path: str,
+        key: str,
+        needs: str,
+        parameters: Mapping[str, str],
+        *,
+        body: Any = None,
+        data: Sequence[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Answer:
+        async with await self._request(method, path, parameters, body=body, data=data, headers=headers) as answer:
+            content = await answer.read()
+        return self._checked(_Answer(answer.status, answer.headers, content), key, needs)
+
+    async def _request(self, method: str, path: str, parameters: Mapping[str, str], **what: Any) -> Any:
+        import yarl  # noqa: PLC0415 - comes with gcsfs
+
+        session = await self._service.session()
+        query = urllib.parse.urlencode({**self._service.parameters(), **parameters})
+        url = yarl.URL(f"{self._service.endpoint}{path}?{query}", encoded=True)
+        headers = {**self._service.headers(), **(what["headers"] or {})}
+        data = None if what["data"] is None else _stream(what["data"])
+        return session.request(method, url, json=what["body"], data=data, headers=headers)
+
+    async def _read_into(self, key: str, begin: int, target: memoryview) -> int:
+        wanted = {"Range": f"bytes={begin}-{begin + len(target) - 1}"}
+        position = 0
+        request = await self._request("GET", self._object(key), {"alt": "media"}, body=None, data=None, headers=wanted)
+        async with request as answer:
+            if answer.status == 416:  # noqa: PLR2004 - the object ends before the range
+                return 0
+            if answer.status != 206:  # noqa: PLR2004 - a part of it
+                self._checked(_Answer(answer.status, answer.headers, await answer.read()), key, "storage.objects.get")
+                raise UnexpectedAnswerError(f"{self.url}/{key}", "the whole object instead of a range")
+            async for chunk in answer.content.iter_any():
+                target[position : position + len(chunk)] = chunk
+                position += len(chunk)
+        return position
+
+    def _checked(self, answer: _Answer, key: str, needs: str) -> _Answer:
+        failed = answered(
+            answer.status, answer.headers, answer.body, f"{self.url}/{key}".rstrip("/"), self.bucket, needs
+        )
+        if failed is not None:
+            raise failed
+        return answer
+
+
+async def _stream(pieces: Sequence[bytes]) -> AsyncIterator[memoryview]:
+    """Yield pieces little by little, so that other requests are served in between."""
+    for piece in pieces:
+        view = memoryview(piece)
+        for begin in range(0, len(view), _SLICE):
+            yield view[begin : begin + _SLICE]
+
+
+def _quote(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _entry(found: Mapping[str, Any]) -> Entry:
+    changed = datetime.fromisoformat(found["updated"]).timestamp()
+    return Entry(key=found["name"], size=int(found["size"]), modified=changed)

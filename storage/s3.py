@@ -1,0 +1,258 @@
+"""S3: the client for `s3://`, on the connection that s3fs makes. Amazon's, and whatever speaks its protocol.
+
+s3fs takes the options and finds credentials, endpoint and region (arguments, environment, profile, instance role) and
+renews what expires. The requests go to its aiobotocore client directly: s3fs' own copy the data more often, retry whole
+objects, and cache listings.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..errors import ConfigError, ObjectNotFoundError, UnexpectedAnswerError
+from .backend import Buffer, Entry
+from .bucket import BucketBackend
+from .client import Source, Upload
+from .s3_errors import translate
+from .sockets import Sockets
+from .transfer import TransferSettings
+
+T = TypeVar("T")
+
+_SCHEMES = ("s3", "s3a")
+_READ = 1 << 20
+_MARKS = ("ContinuationToken", "KeyMarker", "UploadIdMarker")
+"""Where the next page of a listing begins; the answers have them with "Next" in front."""
+
+
+def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
+    """Return the backend for an `s3://` URL; nothing is contacted yet.
+
+    Args:
+        url: `s3://bucket/prefix`.
+        storage_options: what `s3fs.S3FileSystem` takes (key, secret, token, profile, endpoint_url, anon, client_kwargs,
+            config_kwargs, …), and the fields of `TransferSettings`.
+    """
+    from . import obstore_client  # noqa: PLC0415 - it builds upon this module
+
+    settings, options = TransferSettings.split(storage_options)
+    scheme, _, path = url.partition("://")
+    bucket, _, prefix = path.partition("/")
+    if not bucket:
+        raise ConfigError(f"{url} names no bucket. Give s3://bucket/run.")
+    clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
+    _filesystem(options, settings)  # what is wrong with the options is said at once
+
+    def connect(bucket: str) -> S3Client:
+        filesystem = _filesystem(options, settings)
+        if settings.client == "s3fs" or not (obstore_client.understands(options) or settings.client == "obstore"):
+            return S3Client(scheme, bucket, filesystem)
+        return obstore_client.ObstoreClient(scheme, bucket, filesystem, settings)
+
+    return BucketBackend(f"{scheme}://{clean}", connect, settings, _SCHEMES)
+
+
+def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
+    try:
+        import s3fs  # noqa: PLC0415 - an extra, and half a second to import
+    except ImportError as error:
+        raise ConfigError("s3:// needs s3fs. Install it: pip install 'keepbest[s3]'.") from error
+    config = {
+        "max_pool_connections": settings.connections + 4,
+        "retries": {"total_max_attempts": 1},  # ours, with a deadline
+        "connect_timeout": min(5.0, settings.idle),
+        "read_timeout": settings.idle,
+        "response_checksum_validation": "when_required",  # every byte is checked against the manifest
+        "connector_args": {"socket_factory": Sockets(settings.idle)},
+    }
+    asked = dict(options)
+    config |= asked.pop("config_kwargs", None) or {}
+    try:
+        return s3fs.S3FileSystem(**asked, config_kwargs=config)
+    except TypeError as error:
+        raise ConfigError(f"storage_options do not fit s3fs: {error}.") from None
+
+
+class S3Client:
+    """The requests of one bucket."""
+
+    conditional = True
+    put_stream: Callable[[str, Iterator[Buffer]], None] | None = None
+    copy_limit: int | None = 5 << 30
+    part_limit = 10_000
+
+    def __init__(self, scheme: str, bucket: str, filesystem: Any) -> None:
+        self.url = f"{scheme}://{bucket}"
+        self.bucket = bucket
+        self._fs = filesystem
+
+    def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:
+        """PutObject, with If-None-Match."""
+        condition = {"IfNoneMatch": "*"} if if_absent else {}
+        answer = self._call("put_object", key, Key=key, Body=bytes(data), ChecksumCRC32=_crc32(data), **condition)
+        self._expect(answer, "ETag", key)
+
+    def start_upload(self, key: str) -> str:
+        """CreateMultipartUpload."""
+        answer = self._call("create_multipart_upload", key, Key=key, ChecksumAlgorithm="CRC32")
+        return str(self._expect(answer, "UploadId", key))
+
+    def put_part(self, key: str, upload: str, number: int, data: Buffer) -> Any:
+        """UploadPart."""
+        checksum = _crc32(data)
+        answer = self._call(
+            "upload_part", key, Key=key, UploadId=upload, PartNumber=number, Body=bytes(data), ChecksumCRC32=checksum
+        )
+        tag = {"PartNumber": number, "ETag": self._expect(answer, "ETag", key)}
+        return tag | ({"ChecksumCRC32": checksum} if "ChecksumCRC32" in answer else {})
+
+    def finish_upload(self, key: str, upload: str, parts: Sequence[Any]) -> None:
+        """CompleteMultipartUpload."""
+        answer = self._call(
+            "complete_multipart_upload", key, Key=key, UploadId=upload, MultipartUpload={"Parts": list(parts)}
+        )
+        self._expect(answer, "ETag", key)
+
+    def abort_upload(self, key: str, upload: str) -> None:
+        """AbortMultipartUpload."""
+        try:
+            self._call("abort_multipart_upload", key, Key=key, UploadId=upload)
+        except ObjectNotFoundError:  # finished or aborted already
+            return
+
+    def uploads(self, prefix: str) -> list[Upload]:
+        """ListMultipartUploads."""
+        return [
+            Upload(key=found["Key"], id=found["UploadId"], started=found["Initiated"].timestamp())
+            for page in self._pages("list_multipart_uploads", prefix)
+            for found in page.get("Uploads", ())
+        ]
+
+    def get(self, key: str) -> bytes:
+        """GetObject."""
+        return self._run("get_object", key, self._read(key))
+
+    def get_into(self, key: str, begin: int, target: memoryview) -> int:
+        """GetObject with a range; the bytes go from the socket's chunks into `target`."""
+        return self._run("get_object", key, self._read_into(key, begin, target))
+
+    def head(self, key: str) -> Entry:
+        """HeadObject."""
+        answer = self._call("head_object", key, Key=key)
+        self._expect(answer, "ETag", key)
+        return Entry(key=key, size=answer["ContentLength"], modified=answer["LastModified"].timestamp())
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """ListObjectsV2, all pages."""
+        for page in self._pages("list_objects_v2", prefix):
+            for found in page.get("Contents", ()):
+                yield Entry(key=found["Key"], size=found["Size"], modified=found["LastModified"].timestamp())
+
+    def has_any(self, prefix: str) -> bool:
+        """ListObjectsV2 of one key."""
+        return bool(self._call("list_objects_v2", prefix, Prefix=prefix, MaxKeys=1).get("Contents"))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """DeleteObjects, or DeleteObject for one."""
+        if len(keys) == 1:
+            self._call("delete_object", keys[0], Key=keys[0])
+            return
+        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        answer = self._call("delete_objects", keys[0], Delete=objects)
+        for failed in answer.get("Errors", ()):
+            if failed.get("Code") not in {"NoSuchKey", "NoSuchVersion"}:
+                raise translate(failed, "delete_objects", f"{self.url}/{failed.get('Key', '')}", self.bucket)
+
+    def copy(self, source: Source, key: str) -> None:
+        """CopyObject."""
+        self._call("copy_object", source.key, Key=key, CopySource={"Bucket": source.client.bucket, "Key": source.key})
+
+    def copy_part(self, source: Source, span: tuple[int, int], key: str, upload: str, number: int) -> Any:
+        """UploadPartCopy."""
+        answer = self._call(
+            "upload_part_copy",
+            source.key,
+            Key=key,
+            UploadId=upload,
+            PartNumber=number,
+            CopySource={"Bucket": source.client.bucket, "Key": source.key},
+            CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
+        )
+        return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+
+    # ── the event loop of fsspec ──────────────────────────────────────────────────────────────────────────────────
+
+    def _call(self, method: str, key: str, **parameters: Any) -> Any:
+        return self._run(method, key, self._send(method, **parameters))
+
+    def _pages(self, method: str, prefix: str) -> Iterator[Any]:
+        start: dict[str, Any] = {}
+        while True:
+            page = self._call(method, prefix, Prefix=prefix, **start)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            start = {name: page[f"Next{name}"] for name in _MARKS if page.get(f"Next{name}")}
+
+    def _run(self, method: str, key: str, work: Coroutine[Any, Any, T]) -> T:
+        from fsspec.asyn import sync  # noqa: PLC0415 - fsspec is imported with the filesystem
+
+        async def run() -> T:
+            return await work
+
+        try:
+            return sync(self._fs.loop, run)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise translate(error, method, f"{self.url}/{key}".rstrip("/"), self.bucket) from error
+
+    async def _send(self, method: str, **parameters: Any) -> Any:
+        client = await self._fs.set_session()
+        return await getattr(client, method)(Bucket=self.bucket, **self._extras(client, method), **parameters)
+
+    def _extras(self, client: Any, method: str) -> dict[str, Any]:
+        """Return those of the user's `s3_additional_kwargs` (encryption, ACL) that this method takes."""
+        asked = dict(self._fs.s3_additional_kwargs or {})
+        if self._fs.req_kw:
+            asked |= self._fs.req_kw
+        if not asked:
+            return asked
+        shape = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[method]).input_shape
+        return {name: value for name, value in asked.items() if name in shape.members}
+
+    async def _read(self, key: str) -> bytes:
+        answer = await self._send("get_object", Key=key)
+        async with answer["Body"] as body:
+            self._expect(answer, "ETag", key)
+            data: bytes = await body.read()
+        return data
+
+    async def _read_into(self, key: str, begin: int, target: memoryview) -> int:
+        try:
+            answer = await self._send("get_object", Key=key, Range=f"bytes={begin}-{begin + len(target) - 1}")
+        except Exception as error:
+            if getattr(error, "response", {}).get("Error", {}).get("Code") in {"InvalidRange", "416"}:
+                return 0  # the object ends before it
+            raise
+        position = 0
+        async with answer["Body"] as body:
+            if not str(self._expect(answer, "ContentRange", key)).startswith(f"bytes {begin}-"):
+                raise UnexpectedAnswerError(f"{self.url}/{key}", "another range than the one asked for")
+            async for chunk in body.iter_chunks(_READ):
+                target[position : position + len(chunk)] = chunk
+                position += len(chunk)
+        return position
+
+    def _expect(self, answer: Any, name: str, key: str) -> Any:
+        """Return what every answer of the kind has; one without it is not from an S3."""
+        if answer.get(name) is None:
+            kind = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("content-type", "")
+            what = "a web page" if "html" in kind else f"one without {name}"
+            raise UnexpectedAnswerError(f"{self.url}/{key}", what)
+        return answer[name]
+
+
+def _crc32(data: Buffer) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()

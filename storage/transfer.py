@@ -1,0 +1,364 @@
+"""Transfer: many bytes between memory and a bucket — parts in a sliding window, ranges in parallel, retries of each.
+
+Memory: at most `connections + 1` parts beside what the caller holds, however large the object is and however many are
+moved at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from ..errors import ConfigError, KeepbestError, ObjectExistsError, ObjectNotFoundError
+from . import progress
+from .backend import Buffer
+from .client import Client, Source, TransientError
+from .spans import coalesce, view
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSettings:
+    """How a bucket is spoken to. Given among the `storage_options`, under the names of the fields."""
+
+    connections: int = 8
+    """Requests that move data at the same time."""
+    part_size: int = 8 << 20
+    """Bytes of a part or a range. Grows for objects that would have too many parts."""
+    deadline: float = 30.0
+    """Seconds after which a request that goes on failing or stalling is an error."""
+    client: str | None = None
+    """What carries the bulk of the bytes to S3: "obstore" or "s3fs"; None: obstore where it is installed."""
+    conditional_writes: bool = True
+    """False: go on without them where the store has none; two writers then overwrite each other unnoticed."""
+
+    def __post_init__(self) -> None:
+        whole = {"connections": (self.connections, 1, 256), "part_size": (self.part_size, 5 << 20, 5 << 30)}
+        for name, (value, least, most) in whole.items():
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                limits = f"a whole number from {least} to {most}"
+                raise ConfigError(f"storage_options['{name}'] is {limits} (got {value!r}).")
+        number = isinstance(self.deadline, (int, float)) and not isinstance(self.deadline, bool)
+        if not number or not 1 <= self.deadline <= 86400:  # noqa: PLR2004 - a second, a day
+            raise ConfigError(f"storage_options['deadline'] is seconds from 1 to 86400 (got {self.deadline!r}).")
+        if self.client not in {None, "s3fs", "obstore"}:
+            raise ConfigError(f"storage_options['client'] is 's3fs' or 'obstore' (got {self.client!r}).")
+        if not isinstance(self.conditional_writes, bool):
+            raise ConfigError(
+                f"storage_options['conditional_writes'] is True or False (got {self.conditional_writes!r})."
+            )
+
+    @property
+    def idle(self) -> float:
+        """Seconds without an answer after which one attempt is given up: a stall is met by a second one."""
+        return self.deadline / 3
+
+    @staticmethod
+    def split(options: Mapping[str, Any]) -> tuple[TransferSettings, dict[str, Any]]:
+        """Return the settings among storage options, and the options that remain for fsspec."""
+        mine = {name: options[name] for name in TransferSettings.__slots__ if name in options}
+        return TransferSettings(**mine), {name: value for name, value in options.items() if name not in mine}
+
+
+class Transfer:
+    """Moves bytes through one client. Safe to use from several threads, which share its connections."""
+
+    def __init__(self, client: Client, settings: TransferSettings) -> None:
+        self.client = client
+        self._settings = settings
+        self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="keepbest-transfer")
+        self._window = threading.BoundedSemaphore(settings.connections + 1)
+
+    # ── one request ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def attempt(self, request: Callable[[], T]) -> tuple[T, bool]:
+        """Send a request until it succeeds, fails for good, or the deadline is near.
+
+        Returns:
+            Its answer, and whether it was sent more than once: then an earlier one may have had its effect.
+
+        Raises:
+            StorageError: with a note `RETRIED` if it was sent more than once.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_delay(self._settings.deadline * 0.63),  # the last attempt may stall for a third
+            wait=wait_random_exponential(multiplier=0.1, max=3),
+            reraise=True,
+        )
+        try:
+            answer = retrying(request)
+        except TransientError as last:
+            raise last.error from last.__cause__
+        except KeepbestError as error:
+            if retrying.statistics["attempt_number"] > 1:
+                error.add_note(RETRIED)
+            raise
+        return answer, retrying.statistics["attempt_number"] > 1
+
+    def call(self, request: Callable[[], T]) -> T:
+        """Send a request as `attempt` does, and return its answer."""
+        return self.attempt(request)[0]
+
+    def each(self, requests: Iterable[Callable[[], T]]) -> list[T]:
+        """Send requests in parallel, each as `attempt` does; returns the answers in order, or raises one's error."""
+        futures = [self._workers.submit(self.call, request) for request in requests]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            wait_for(futures)
+
+    # ── up ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def upload(self, key: str, chunks: Iterable[Buffer], *, if_absent: bool) -> int:
+        """Create an object from a stream of unknown length; returns its bytes. No part of it is ever visible.
+
+        What goes wrong, in the source of the stream too, aborts the upload.
+
+        Raises:
+            ObjectExistsError: `if_absent`, and the key is taken.
+        """
+        parts = _parts(chunks, self._settings.part_size)
+        first = next(parts, _Part())
+        second = next(parts, None)
+        if second is None:
+            self._put_whole(key, first, if_absent=if_absent)
+            return first.nbytes
+        if if_absent and self._exists(key):
+            raise ObjectExistsError(f"{self.client.url}/{key}")
+        long = itertools.chain((first, second), parts)
+        return self._put_parts(key, long) if self.client.put_stream is None else self._put_stream(key, long)
+
+    def _put_whole(self, key: str, part: _Part, *, if_absent: bool) -> None:
+        data = part.joined()
+        conditional = if_absent and self.client.conditional
+        if if_absent and not conditional and self._exists(key):
+            raise ObjectExistsError(f"{self.client.url}/{key}")
+        try:
+            self.call(lambda: self.client.put(key, data, if_absent=conditional))
+        except ObjectExistsError as error:
+            # Sent twice, the second may have met the first, whose reply was lost.
+            if RETRIED not in getattr(error, "__notes__", ()) or self.call(lambda: self.client.get(key)) != data:
+                raise
+        progress.current().advance(len(data))
+
+    def _exists(self, key: str) -> bool:
+        try:
+            self.call(lambda: self.client.head(key))
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def _put_stream(self, key: str, parts: Iterable[_Part]) -> int:
+        task, size = progress.current(), 0
+
+        def sent() -> Iterator[Buffer]:
+            nonlocal size
+            for part in parts:
+                data = part.joined()
+                size += len(data)
+                yield data
+                task.advance(len(data))
+
+        assert self.client.put_stream is not None
+        self.client.put_stream(key, sent())
+        return size
+
+    def _put_parts(self, key: str, parts: Iterable[_Part]) -> int:
+        upload = self.call(lambda: self.client.start_upload(key))
+        sending = _Sending(
+            lambda number, data: self.call(lambda: self.client.put_part(key, upload, number, data)),
+            self._workers,
+            self._window,
+        )
+        try:
+            size = sending.send(parts)
+            self._finish(key, upload, sending.tags(), size)
+        except BaseException:
+            sending.stop()
+            with contextlib.suppress(KeepbestError):  # what stays is left to `abort_stale`
+                self.call(lambda: self.client.abort_upload(key, upload))
+            raise
+        return size
+
+    def _finish(self, key: str, upload: str, tags: Sequence[Any], size: int) -> None:
+        try:
+            self.call(lambda: self.client.finish_upload(key, upload, tags))
+        except ObjectNotFoundError as error:
+            # The upload is gone: an earlier request finished it and its reply was lost, or someone aborted it.
+            if RETRIED not in getattr(error, "__notes__", ()) or self.call(lambda: self.client.head(key)).size != size:
+                raise
+
+    # ── down ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def download(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Read ranges, neighbours together and large ones in pieces, straight into the memory that is returned.
+
+        Views are shorter than asked where the object ends early, writable, and private but for ranges that overlap.
+        """
+        spans = coalesce(ranges)
+        held = [np.empty(end - begin, np.uint8).data for begin, end in spans]
+        task = progress.current()
+        ends: list[int] = []
+
+        def fetch(begin: int, target: memoryview) -> None:
+            count = self.call(lambda: self.client.get_into(key, begin, target))
+            task.advance(count)
+            if count < len(target):
+                ends.append(begin + count)
+
+        pieces = [
+            (begin + offset, target[offset : offset + self._settings.part_size])
+            for (begin, _), target in zip(spans, held, strict=True)
+            for offset in range(0, len(target), self._settings.part_size)
+        ]
+        if len(pieces) == 1:
+            fetch(*pieces[0])
+        else:
+            _all([self._workers.submit(fetch, *piece) for piece in pieces])
+        if not pieces:
+            self.call(lambda: self.client.head(key))  # nothing is asked for, but of an object that exists
+        last = min(ends, default=None)
+        return [view(spans, held, begin, end, last) for begin, end in ranges]
+
+    # ── across ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def copy(self, source: Source, key: str) -> None:
+        """Copy within the store, in parts where it is larger than one request takes."""
+        client = self.client
+        size = self.call(lambda: source.client.head(source.key)).size
+        if client.copy_limit is None or size <= client.copy_limit:
+            self.call(lambda: client.copy(source, key))
+            return
+        upload = self.call(lambda: client.start_upload(key))
+        step = max(1 << 30, -(-size // client.part_limit))
+        spans = [(begin, min(begin + step, size)) for begin in range(0, size, step)]
+        try:
+            tags = self.each(
+                functools.partial(client.copy_part, source, span, key, upload, number)
+                for number, span in enumerate(spans, start=1)
+            )
+            self._finish(key, upload, tags, size)
+        except BaseException:
+            with contextlib.suppress(KeepbestError):
+                self.call(lambda: client.abort_upload(key, upload))
+            raise
+
+
+class _Sending:
+    """The parts of one upload on their way, as many at once as the window lets through."""
+
+    def __init__(
+        self, put: Callable[[int, Buffer], Any], workers: ThreadPoolExecutor, window: threading.BoundedSemaphore
+    ) -> None:
+        self._put = put
+        self._workers = workers
+        self._window = window
+        self._task = progress.current()
+        self._futures: list[Future[Any]] = []
+        self._broken = threading.Event()
+
+    def send(self, parts: Iterable[_Part]) -> int:
+        """Send parts as they come, until one fails; returns their bytes."""
+        size = 0
+        for number, part in enumerate(parts, start=1):
+            size += part.nbytes
+            self._window.acquire()
+            if self._broken.is_set():
+                self._window.release()
+                break
+            try:
+                self._futures.append(self._workers.submit(self._send, number, part))
+            except BaseException:
+                self._window.release()
+                raise
+        return size
+
+    def tags(self) -> list[Any]:
+        """Wait for all parts; returns what the store said of each, or raises what went wrong."""
+        return [future.result() for future in self._futures]
+
+    def stop(self) -> None:
+        """Call off what has not begun, and wait for the rest."""
+        for future in self._futures:
+            if future.cancel():
+                self._window.release()
+        wait_for(self._futures)
+
+    def _send(self, number: int, part: _Part) -> Any:
+        try:
+            data = part.joined()
+            tag = self._put(number, data)
+        except BaseException:
+            self._broken.set()
+            raise
+        else:
+            self._task.advance(len(data))
+            return tag
+        finally:
+            self._window.release()
+
+
+RETRIED = "The request had been sent before, without a reply."
+"""The note on an error that a second or later attempt raised."""
+
+
+class _Part:
+    """The buffers that make up one part; joined only when it is sent, so that what waits is not held twice."""
+
+    def __init__(self) -> None:
+        self.buffers: list[memoryview] = []
+        self.nbytes = 0
+
+    def add(self, buffer: memoryview) -> None:
+        self.buffers.append(buffer)
+        self.nbytes += len(buffer)
+
+    def joined(self) -> Buffer:
+        """Return the bytes, once; copied only if they come in several pieces."""
+        data = self.buffers[0] if len(self.buffers) == 1 else b"".join(self.buffers)
+        self.buffers = []
+        return data
+
+
+def _parts(chunks: Iterable[Buffer], size: int) -> Iterator[_Part]:
+    """Regroup a stream into parts of `size` bytes, the last one shorter, without copying.
+
+    After each 2,000 parts the size doubles: 10,000 parts of 8 MiB at first hold 968 GiB in the end.
+    """
+    part, limit, number = _Part(), size, 0
+    for chunk in chunks:
+        rest = memoryview(chunk).cast("B")
+        while rest:
+            taken = rest[: limit - part.nbytes]
+            part.add(taken)
+            rest = rest[len(taken) :]
+            if part.nbytes == limit:
+                yield part
+                number += 1
+                part, limit = _Part(), size << (number // 2000)
+    if part.nbytes:
+        yield part
+
+
+def _all(futures: Sequence[Future[Any]]) -> None:
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait_for(futures)  # nobody writes into the memory once we are gone

@@ -1,0 +1,42 @@
+"""S3, against a real server."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from contracts.backend_contract import BackendContract
+
+
+class TestS3(BackendContract):
+    """The contract, on S3."""
+
+    RACES = 1  # the server makes those who lose wait a second each
+
+    @pytest.fixture
+    def url(self, s3_bucket):
+        """A fresh prefix."""
+        return f"s3://{s3_bucket}/run-{uuid.uuid4().hex}"
+
+    @pytest.fixture
+    def outside(self, url):
+        """Beside the run."""
+        return lambda name: f"{url}-outside/{name}"
+
+    @staticmethod
+    def peek(url):
+        """By boto3."""
+        import boto3
+
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    @staticmethod
+    def names_beside(url):
+        """By boto3."""
+        import boto3
+
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        prefix = key.rpartition("/")[0] + "/"
+        found = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+        return sorted(item["Key"].removeprefix(prefix) for item in found)
