@@ -20,7 +20,8 @@ class OrphanJson(TypedDict):
     name: str
     """The folder below checkpoints/, or the key of a temporary file."""
     kind: str
-    """"data": no commit names it; "temporary": it was being written when a process died."""
+    """"data": no commit names it; "temporary": it was being written when a process died; "upload": parts of one that
+    was never finished, whose size the store does not say."""
     bytes: int
     age: float
     """Since it last changed."""
@@ -42,6 +43,8 @@ class GcJson(TypedDict):
     """Younger than the grace period."""
     damaged: list[str]
     """Keys of manifests that cannot be read. While there are any, only temporary files are removed."""
+    hidden: str | None
+    """Why unfinished uploads could not be looked for."""
 
 
 @click.command(epilog="Example: keepbest gc runs/7 --grace 1d --dry-run")
@@ -85,11 +88,12 @@ def _to_json(url: str, report: Report, grace: float, damaged: list[str]) -> GcJs
         removed=[_orphan_to_json(orphan) for orphan in report.removed],
         kept=[_orphan_to_json(orphan) for orphan in report.kept],
         damaged=damaged,
+        hidden=report.hidden,
     )
 
 
 def _orphan_to_json(orphan: Orphan) -> OrphanJson:
-    kind = "data" if temporary_of(orphan.name) is None else "temporary"
+    kind = "upload" if orphan.upload else "data" if temporary_of(orphan.name) is None else "temporary"
     return OrphanJson(name=orphan.name, kind=kind, bytes=orphan.nbytes, age=orphan.age, files=list(orphan.files))
 
 
@@ -109,6 +113,8 @@ def _show(url: str, report: Report, grace: float, damaged: Sequence[str]) -> Non
             "data is theirs: only temporary files are removed until they are deleted or repaired.",
             "red",
         )
+    if report.hidden:
+        screen.line(f"Unfinished uploads were not looked for: {report.hidden}", "yellow")
     if not report.removed:
         screen.line(f"{url}: nothing to remove.")
         return
@@ -118,4 +124,7 @@ def _show(url: str, report: Report, grace: float, damaged: Sequence[str]) -> Non
 
 def _row(orphan: Orphan, what: str) -> screen.Row:
     why = "no commit names it" if temporary_of(orphan.name) is None else "left half-written"
-    return screen.Row(cells=[orphan.name, why, words.size(orphan.nbytes), words.span(orphan.age), what])
+    if orphan.upload:
+        why = "an upload that was not finished"
+    size = "unknown" if orphan.upload else words.size(orphan.nbytes)
+    return screen.Row(cells=[orphan.name, why, size, words.span(orphan.age), what])

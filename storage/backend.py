@@ -144,6 +144,13 @@ class Backend(Protocol):
     def settle(self) -> None:
         """Make durable everything that this object created, appended or deleted."""
 
+    def unfinished(self, prefix: str) -> list[Entry]:
+        """Return uploads below `prefix` that were begun and not ended, of files of checkpoints; no listing shows them.
+
+        Each with the key that it is to have, the time when it was begun, and the size 0. Empty where there are none
+        such.
+        """
+
     def abort_stale(self, prefix: str, older_than: float) -> int:
         """Remove what a crash left below `prefix` before `older_than` and no listing shows; return how many there were.
 
@@ -187,12 +194,7 @@ def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
         got = repr(url) if isinstance(url, str) else f"a {type(url).__name__}"
         raise ConfigError(f"the URL of a run must be a non-empty text (got {got}). Give a folder or scheme://… first.")
     scheme, found, _ = url.partition("://")
-    name = _BACKENDS.get(scheme if found else "")
-    if name is None:
-        raise ConfigError(
-            f"no backend serves {scheme}:// ({url}). This version stores to a local folder or to memory://; "
-            "save to a folder and copy it for now."
-        )
+    name = _BACKENDS.get(scheme if found else "", "remote")
     module = importlib.import_module(f".{name}", __package__)
     opened: Backend = module.open_backend(url, dict(storage_options or {}))
     return opened

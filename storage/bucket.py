@@ -24,7 +24,7 @@ from ..errors import (
     StorageError,
 )
 from .backend import Buffer, Capabilities, Entry
-from .client import DELETE_BATCH, Client, Source
+from .client import DELETE_BATCH, Client, Source, Upload
 from .layout import COMMITS, TEMPORARY_PREFIX, checkpoint_of
 from .segments import SegmentAppender
 from .transfer import Transfer, TransferSettings
@@ -168,13 +168,16 @@ class BucketBackend:
         for appender in self._appenders:
             appender.flush()
 
-    def abort_stale(self, prefix: str, older_than: float) -> int:
-        """Abort uploads of checkpoints' files, below the prefix, that were begun before."""
-        stale = [
-            upload
-            for upload in self._transfer.call(lambda: self._client.uploads(self._key(prefix)))
-            if upload.started <= older_than and checkpoint_of(upload.key[len(self._prefix) :]) is not None
+    def unfinished(self, prefix: str) -> list[Entry]:
+        """Ask for multipart uploads."""
+        return [
+            Entry(key=upload.key[len(self._prefix) :], size=0, modified=upload.started)
+            for upload in self._uploads(prefix)
         ]
+
+    def abort_stale(self, prefix: str, older_than: float) -> int:
+        """Abort the multipart uploads that were begun before."""
+        stale = [upload for upload in self._uploads(prefix) if upload.started <= older_than]
         for upload in stale:
             self._transfer.call(functools.partial(self._client.abort_upload, upload.key, upload.id))
         return len(stale)
@@ -182,6 +185,11 @@ class BucketBackend:
     def free_bytes(self) -> int | None:
         """Unknown: a bucket has no end."""
         return None
+
+    def _uploads(self, prefix: str) -> list[Upload]:
+        """Return those of checkpoints' files: others than keepbest may upload to the same prefix."""
+        found = self._transfer.call(lambda: self._client.uploads(self._key(prefix)))
+        return [upload for upload in found if checkpoint_of(upload.key[len(self._prefix) :]) is not None]
 
     @property
     def _transfer(self) -> Transfer:

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
+from ..errors import StoragePermissionError
 from . import progress
 from .backend import Backend, Entry
 from .layout import checkpoint_of, temporary_of
@@ -20,12 +21,14 @@ class Orphan:
     """Data that no commit names."""
 
     name: str
-    """A checkpoint's folder, or a temporary file's key."""
+    """A checkpoint's folder, or the key of a temporary file or of an unfinished upload."""
     nbytes: int
     age: float
     """Seconds since it last changed, by the store's clock against ours."""
     files: tuple[str, ...]
     """Keys."""
+    upload: bool = False
+    """A multipart upload that was begun and not ended: parts without a name of their own, of unknown size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class Report:
     kept: tuple[Orphan, ...]
     """Orphans younger than the grace period."""
     dry_run: bool
+    hidden: str | None = None
+    """Why unfinished uploads could not be looked for, if they could not: the permission is rarely given."""
 
     @property
     def nbytes(self) -> int:
@@ -79,11 +84,24 @@ def _collect(backend: Backend, task: progress.Task, *, grace: float, dry_run: bo
         )
         for name, entries in sorted(groups.items())
     ]
+    uploads, hidden = _uploads(backend, now)
+    orphans += uploads
     old = tuple(orphan for orphan in orphans if orphan.age >= grace)
     if not dry_run:
         task.expect(sum(len(orphan.files) for orphan in old))
         for orphan in old:
             backend.delete(orphan.files)
             task.advance(len(orphan.files))
-        backend.abort_stale("", now - grace)
-    return Report(removed=old, kept=tuple(orphan for orphan in orphans if orphan.age < grace), dry_run=dry_run)
+        if hidden is None:
+            backend.abort_stale("", now - grace)
+    young = tuple(orphan for orphan in orphans if orphan.age < grace)
+    return Report(removed=old, kept=young, dry_run=dry_run, hidden=hidden)
+
+
+def _uploads(backend: Backend, now: float) -> tuple[list[Orphan], str | None]:
+    """Return the unfinished uploads, or why nobody knows them."""
+    try:
+        found = backend.unfinished("")
+    except StoragePermissionError as error:  # few need this permission; all else can be collected without it
+        return [], str(error)
+    return [Orphan(name=entry.key, nbytes=0, age=now - entry.modified, files=(), upload=True) for entry in found], None

@@ -247,6 +247,10 @@ class LocalBackend:
                 with self._lock:
                     self._unsettled |= folders  # those that failed are not durable, and a later call must not say so
 
+    def unfinished(self, prefix: str) -> list[Entry]:  # noqa: ARG002 - there is nothing such
+        """Return none: what is half-written here has a temporary name, and is listed."""
+        return []
+
     def abort_stale(self, prefix: str, older_than: float) -> int:
         """Remove what a crash left and no listing shows: our folders with nothing in them, links never renamed."""
         removed = 0

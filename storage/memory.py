@@ -136,6 +136,10 @@ class MemoryBackend:
     def settle(self) -> None:
         """Nothing to do: memory is as durable as it gets."""
 
+    def unfinished(self, prefix: str) -> list[Entry]:  # noqa: ARG002 - there is nothing such
+        """Return none: an object comes into being whole."""
+        return []
+
     def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002 - nothing can be stale here
         """Nothing to do: an object comes into being whole."""
         return 0

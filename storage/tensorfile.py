@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import DamagedFileError, ObjectNotFoundError
+from . import progress
 from .backend import Backend
 from .digest import Hasher, digest, finish
 from .manifest import Artifact, TensorRecord
@@ -199,6 +200,7 @@ def _checked(location: str, name: str, record: TensorRecord, view: memoryview) -
         raise DamagedFileError(location, f"it ends after {len(view)} of {expected} bytes", tensor=name)
     if digest(view) != record.digest:
         raise DamagedFileError(location, "its bytes are not those that were written", tensor=name)
+    progress.current().process(len(view))
     return view
 
 

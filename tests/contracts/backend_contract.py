@@ -470,6 +470,7 @@ class BackendContract:
         """Settling, sweeping and asking for space are harmless where there is nothing yet."""
         backend.settle()
         backend.settle()
+        assert backend.unfinished("") == []
         assert backend.abort_stale("", 0.0) == 0
         free = backend.free_bytes()
         assert free is None or free > 0

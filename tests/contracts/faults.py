@@ -16,7 +16,8 @@ CHANGES = frozenset(
 )
 """The methods that change something."""
 
-METHODS = (*sorted(CHANGES), "scratch", "read", "read_ranges", "head", "list", "abort_stale", "free_bytes")
+READS = ("read", "read_ranges", "head", "list", "unfinished", "free_bytes")
+METHODS = (*sorted(CHANGES), *READS, "scratch", "abort_stale")
 
 
 class WrappedBackend:

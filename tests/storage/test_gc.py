@@ -13,7 +13,7 @@ from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
 from keepbest.storage.layout import commit_key, data_key
 from keepbest.storage.manifest import seal
-from keepbest.storage.run import Run
+from keepbest.storage.run import Run, open_run
 
 TEMPORARY = ".tmp-0123456789abcdef0123456789abcdef"
 ORPHAN = "epoch-009_step-000090_abcdef"
@@ -176,3 +176,34 @@ def test_nothing_is_left_of_a_crash_in_a_folder(tmp_path):
     assert len(list(root.rglob("*"))) > len(before)
     Run(backend).gc(grace=0)
     assert sorted(root.rglob("*")) == before
+
+
+# ── uploads that were never finished ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_unfinished_uploads_of_the_run_are_aborted(s3_url):
+    """A multipart upload that a crash left is shown, with its reason, and aborted when it is old enough; one of another
+    run, and one of another program in this run's prefix, stay."""
+    import boto3
+
+    backend = open_backend(s3_url)
+    SmallRun(backend).save()
+    s3 = boto3.client("s3")
+    bucket, _, prefix = s3_url.removeprefix("s3://").partition("/")
+    ours = f"{prefix}/checkpoints/epoch-009_abcdef/model.safetensors"
+    others = [f"{prefix}/checkpoints/mine/model.bin", f"{prefix}-2/checkpoints/epoch-009_abcdef/model.safetensors"]
+    for key in [ours, *others]:
+        s3.create_multipart_upload(Bucket=bucket, Key=key)
+
+    def left():
+        found = s3.list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", [])
+        return sorted(upload["Key"] for upload in found)
+
+    assert left() == sorted([ours, *others])
+    run = open_run(s3_url)
+    assert [(orphan.name, orphan.upload) for orphan in run.gc().kept] == [(ours[len(prefix) + 1 :], True)]
+    assert [orphan.name for orphan in run.gc(grace=-60, dry_run=True).removed] == [ours[len(prefix) + 1 :]]
+    assert left() == sorted([ours, *others])
+    assert len(run.gc(grace=-60).removed) == 1
+    assert left() == sorted(others)
+    assert run.verify().ok
