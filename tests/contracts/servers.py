@@ -33,9 +33,6 @@ HOST = "127.0.0.1"
 UNRESOLVABLE = "bucket.keepbest.invalid"
 """A host name that no name server knows (RFC 2606 keeps `.invalid` free)."""
 
-_keepers: list[subprocess.Popen] = []
-"""Those that this process started: a keeper may outlive its starter, and one that is collected while it runs warns."""
-
 
 class _Server:
     """Held from its making until `stop`, the end of the process, or the end of a `with` block.
@@ -77,7 +74,6 @@ class _Server:
                     stderr=output,
                     start_new_session=True,  # Ctrl-C is for the tests, which may still need it to end well
                 )
-            _keepers.append(self._keeper)
             while not facts.exists():
                 if self._keeper.poll() is not None:
                     raise RuntimeError(f"the {self.kind} server did not start:\n{log.read_text(errors='replace')}")
@@ -93,6 +89,8 @@ class _Server:
             if self._keeper is not None:
                 self._keeper.wait(timeout=30)
             shutil.rmtree(self._folder, ignore_errors=True)
+        elif self._keeper is not None:
+            self._keeper.returncode = 0  # it may go on for others: nobody waits for it, and that is no cause to warn
 
     def __enter__(self):
         return self

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
-from pathlib import Path
 
 import pytest
 
 from keepbest.storage.backend import open_backend
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `contracts`: importlib mode puts no folder on the path
 
 
 @pytest.fixture

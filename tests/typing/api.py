@@ -23,7 +23,7 @@ assert_type(run.latest.step, int)
 assert_type(run.history()["val_loss"], list[float])
 assert_type(run.verify().ok, bool)
 
-with keepbest.on_progress(lambda progress: print(progress.done, progress.total)):
+with keepbest.on_progress(lambda progress: progress.done):
     assert_type(run.verify().nbytes, int)
 keepbest.on_progress(print).close()
 
