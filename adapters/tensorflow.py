@@ -73,7 +73,10 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     def copy_into(target: memoryview) -> None:
         np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(_readable(held), np.uint8))
 
-    return TensorSource(dtype=dtype, shape=shape, logical=logical, copy_into=copy_into)
+    def view() -> memoryview:
+        return memoryview(_readable(held)).cast("B")
+
+    return TensorSource(dtype=dtype, shape=shape, logical=logical, copy_into=copy_into, view=view)
 
 
 def from_view(view: TensorView, logical: str | None) -> tf.Tensor:

@@ -123,13 +123,23 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     def copy_into(target: memoryview) -> None:
         torch.frombuffer(target, dtype=found.dtype).view(found.shape).copy_(found)
 
+    def view() -> memoryview | None:
+        lies = found.device.type == "cpu" and found.is_contiguous() and found.numel() and not _lazy(found)
+        return found.reshape(-1).view(torch.uint8).numpy().data if lies else None
+
     return TensorSource(
         dtype=_NAMES[found.dtype],
         shape=tuple(found.shape),
         logical=logical,
         identity=_identity(found) if found.numel() else None,
         copy_into=copy_into,
+        view=view,
     )
+
+
+def _lazy(found: torch.Tensor) -> bool:
+    """Say whether its values are the negatives or conjugates of what lies in memory."""
+    return found.is_neg() or found.is_conj()
 
 
 def from_view(view: TensorView, logical: str | None) -> torch.Tensor:

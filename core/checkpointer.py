@@ -314,7 +314,7 @@ class Checkpointer:
         return checkpoint
 
     def wait(self) -> None:
-        """Return when no save is in flight.
+        """Return when no save is in flight. The mirror is waited for by `close` alone.
 
         Raises:
             SaveFailedError: the last one failed.

@@ -78,9 +78,9 @@ class Mirror:
             self._swept = True
 
     def copy_rows(self) -> None:
-        """Copy the rows that were logged since the last upload; durable on return."""
+        """Copy the rows that were logged since the last upload."""
+        self._first.backend.settle()  # a bucket shows no rows before
         self._copier.copy_rows()
-        self._run.backend.settle()
 
     def close(self) -> None:
         """Let go of the journal."""
@@ -100,10 +100,7 @@ class Mirror:
             StorageError: one of the tiers failed.
         """
         both = self._both()
-        latest = newest_complete(both)
-        for sequence, error in self._run.damaged:
-            if latest is None or sequence > latest.sequence:
-                raise error
+        latest = self._latest(both)
         keep = self._policy.retain(both).keep
         monitors = {score.monitor for checkpoint in both for score in checkpoint.scores}
         bests = [best_of(both, monitor) for monitor in sorted(monitors)]
@@ -119,23 +116,33 @@ class Mirror:
         Raises:
             As `bring_back`; CheckpointNotFoundError: neither holds it.
         """
-        if which in {"best", "latest"}:
-            if not fresh:
-                return which
-            both = self._both()
-            found = best_of(both, None) if which == "best" else newest_complete(both)
-        else:
-            try:
-                return Run(self._first.backend).get(which).sequence
-            except AmbiguousNameError:
-                raise
-            except CheckpointNotFoundError:
-                found = Run(self._run.backend).get(which).info
-                self._both()
-        if found is None:
+        if which in {"best", "latest"} and not fresh:
             return which
+        both = self._both()
+        match which:
+            case "best":
+                found = best_of(both, None)
+            case "latest":
+                found = self._latest(both)
+            case _:
+                found = self._named(which)
         self._fetch([found])
-        return found.sequence
+        return which if found is None else found.sequence
+
+    def _named(self, which: str | int) -> CheckpointInfo:
+        try:
+            return Run(self._first.backend).get(which).info
+        except AmbiguousNameError:
+            raise
+        except CheckpointNotFoundError:
+            return Run(self._run.backend).get(which).info
+
+    def _latest(self, both: Sequence[CheckpointInfo]) -> CheckpointInfo | None:
+        latest = newest_complete(both)
+        for sequence, error in self._run.damaged:
+            if latest is None or sequence > latest.sequence:
+                raise error
+        return latest
 
     def _both(self) -> list[CheckpointInfo]:
         """Return what either tier lists, oldest first, but not what stands damaged in the first."""

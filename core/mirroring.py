@@ -6,6 +6,7 @@ begun is superseded by what is newer, and what has begun is finished: the first 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Sequence
@@ -111,8 +112,9 @@ class Mirroring:
         """Begin no more. An upload under way is broken off: call `finish` first."""
         with self._state:
             self._closed = True
-            if self._thread is None:
-                self._mirror.close()
+            if self._thread is None and self._failure is None:  # else that would only wait for the store once more
+                with contextlib.suppress(KeepbestError):  # `copy_rows` has told what is missing
+                    self._mirror.close()
 
     # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────────
 

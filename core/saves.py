@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
@@ -18,6 +19,7 @@ from .mirror import Mirror
 from .mirroring import Mirroring
 from .policy import CheckpointPolicy
 from .saver import Saver, SaveRequest, name_checkpoint
+from .snapshot import Snapshot
 from .staging import Staging
 from .tracker import SaveTracker
 from .training import Rewind, Training
@@ -125,7 +127,7 @@ class Saves:
             request = SaveRequest(
                 name=name,
                 write_id=write_id,
-                snapshot=snapshot.take(self._objects, self._staging),
+                snapshot=snapshot.take(self._objects, None if self._sync else self._staging),
                 position=training.position,
                 reasons=reasons,
                 metrics=metrics,
@@ -137,8 +139,19 @@ class Saves:
             self._tracker.failed(self._saver.checkpoints)
             raise
         if self._sync:
-            self.wait()
+            self._wait_here(handle, request.snapshot)
         return handle
+
+    def _wait_here(self, handle: SaveHandle, taken: Snapshot) -> None:
+        """Wait for a save that reads what training would change; interrupted, do not let go before it has ended."""
+        try:
+            self.wait()
+        except BaseException:
+            taken.revoke()
+            while not handle.done():
+                with contextlib.suppress(KeyboardInterrupt):
+                    handle.wait()
+            raise
 
     def wait(self) -> None:
         """Wait for the save in flight, then `surface`."""

@@ -13,6 +13,7 @@ from ..storage.statefile import ObjectRecord
 from ..storage.tensorfile import TensorFilePlan, TensorSpec
 from ..storage.typedjson import Json
 from . import rng
+from .live import LiveTensors
 from .staging import Staging
 from .state import CapturedState, capture
 
@@ -22,7 +23,7 @@ INLINE_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What was captured. `files` lie in staging until the next snapshot is taken."""
+    """What was captured. `files` lie in staging until the next snapshot is taken, or where training has them."""
 
     objects: dict[str, ObjectRecord]
     files: tuple[TensorDraft, ...]
@@ -31,6 +32,12 @@ class Snapshot:
     def nbytes(self) -> int:
         """Bytes of the tensor files."""
         return sum(len(draft.plan.header) + draft.plan.data_bytes for draft in self.files)
+
+    def revoke(self) -> None:
+        """Let nothing more be read that training may change; see `take`."""
+        for draft in self.files:
+            if isinstance(draft.data, LiveTensors):
+                draft.data.revoke()
 
     def weights_only(self) -> Snapshot:
         """Return the part of it that inference needs."""
@@ -46,10 +53,13 @@ class _Planned:
     """None: its tensors, if any, stay inline."""
 
 
-def take(objects: Mapping[str, Any], staging: Staging) -> Snapshot:
+def take(objects: Mapping[str, Any], staging: Staging | None) -> Snapshot:
     """Capture `objects` and the random number generators, and copy every tensor into `staging`.
 
     When it returns, training may change the objects. Cost: one copy of the state's bytes.
+
+    With None nothing is copied: the objects must stay as they are until the snapshot is written, or `revoke` was called
+    and whoever writes it has ended.
 
     Raises:
         UnsupportedStateError: something is neither tensor nor plain data; names its path.
@@ -58,9 +68,12 @@ def take(objects: Mapping[str, Any], staging: Staging) -> Snapshot:
     captured.append(rng.capture())
     planned = [_Planned(captured=state, plan=_plan(state)) for state in captured]
     in_files = [item for item in planned if item.plan is not None]
+    records = {item.captured.name: _record(item) for item in planned}
+    if staging is None:
+        return Snapshot(objects=records, files=tuple(_live(item) for item in in_files))
     regions = staging.reserve([item.plan.data_bytes for item in in_files if item.plan is not None])
     files = [_copy(item, region) for item, region in zip(in_files, regions, strict=True)]
-    return Snapshot(objects={item.captured.name: _record(item) for item in planned}, files=tuple(files))
+    return Snapshot(objects=records, files=tuple(files))
 
 
 def estimate(objects: Mapping[str, Any]) -> int:
@@ -92,6 +105,12 @@ def _copy(item: _Planned, region: memoryview) -> TensorDraft:
         if end > begin:
             item.captured.sources[name].copy_into(region[begin:end])
     return TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=region)
+
+
+def _live(item: _Planned) -> TensorDraft:
+    assert item.plan is not None
+    data = LiveTensors(item.plan, item.captured.sources)
+    return TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=data)
 
 
 def _record(item: _Planned) -> ObjectRecord:

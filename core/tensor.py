@@ -26,6 +26,8 @@ class TensorSource:
     """Equal for tensors that are the same memory seen in the same way (tied weights); None: never the same."""
     copy_into: Callable[[memoryview], None]
     """Fill a writable view of exactly the tensor's bytes, C order."""
+    view: Callable[[], memoryview | None] | None = None
+    """Return the bytes where they lie, if they lie contiguously in host memory."""
 
 
 def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorSource:
@@ -52,4 +54,7 @@ def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorS
     def copy_into(target: memoryview) -> None:
         np.copyto(np.frombuffer(target, array.dtype).reshape(array.shape), array)
 
-    return TensorSource(dtype=dtype, shape=tuple(array.shape), logical=logical, copy_into=copy_into)
+    def view() -> memoryview | None:
+        return array.reshape(-1).view(np.uint8).data if array.flags.c_contiguous and array.size else None
+
+    return TensorSource(dtype=dtype, shape=tuple(array.shape), logical=logical, copy_into=copy_into, view=view)
