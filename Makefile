@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-fast lint format bench clean
+.PHONY: help demo demo-bucket test test-all test-fast lint format bench bench-bucket clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,6 +26,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)   ## train on real images, interrupt, resume, load the best without keepbest (PyTorch, then Keras)
 	@$(BIN)/python examples/demo.py
+
+demo-bucket: $(READY)   ## the same in a bucket, on an S3 server that it starts and ends
+	@$(BIN)/python examples/demo_bucket.py
 
 test: lint $(READY)   ## everything CI runs: lint, types, tests (Keras' slow kill tests on the TensorFlow backend only)
 	@$(BIN)/python -m pytest -q -n 2 --ignore tests/adapters/keras
@@ -51,6 +54,9 @@ format: $(READY)   ## rewrite the sources as `make lint` wants them
 
 bench: $(READY)   ## compare with torch.save, safetensors and Keras, side by side
 	@$(BIN)/python benchmarks/run.py
+
+bench-bucket: $(READY)   ## the same for buckets, with s3fs, boto3, obstore, torch.save, DCP and gcsfs (some ten minutes)
+	@$(BIN)/python benchmarks/buckets.py
 
 clean:           ## remove everything that was built
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-runs

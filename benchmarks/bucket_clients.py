@@ -1,7 +1,7 @@
 """The clients that are compared: each uploads a state, so that it is there when the call returns, and downloads it.
 
 A `BytesClient` puts one file as it is, and many tensors as a safetensors file that it makes in memory first. What it
-gets becomes tensors without a copy. A client's library is imported where it is used, in the process that measures it.
+gets becomes tensors without a copy.
 """
 
 from __future__ import annotations
@@ -12,11 +12,22 @@ import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import boto3
+import fsspec
+import obstore
+import s3fs  # noqa: F401 - for fsspec: in the process that measures, importing would take longer than many a transfer
 import torch
 from bucket_servers import Place
 from bucket_state import MB, State
+from obstore.store import S3Store
+from safetensors.torch import save_file
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
+
+from keepbest import Checkpointer, CheckpointPolicy, open_run
+from keepbest.storage.backend import open_backend
 
 PART = 16 * MB
 """Bytes of a part, where a client lets one choose."""
@@ -65,14 +76,14 @@ class BytesClient(Client):
 class Keepbest(Client):
     """`Checkpointer.save` with mode="sync", from tensors to committed; loading checks every tensor's digest."""
 
+    settings: ClassVar[dict[str, str]] = {}
+
     def prepare(self, key: str, state: State) -> None:
         """Open the run."""
-        from keepbest import Checkpointer, CheckpointPolicy
-
         self._checkpointer = Checkpointer(
             self.place.url(key),
             CheckpointPolicy(),
-            storage_options=self.place.storage_options,
+            storage_options=self.place.storage_options | self.settings,
             mode="sync",
             weights=state.tensors,
         )
@@ -83,19 +94,21 @@ class Keepbest(Client):
 
     def download(self, key: str, state: State) -> object:
         """Open the run, as a new process would, and load."""
-        import keepbest
-
-        run = keepbest.open_run(self.place.url(key), storage_options=self.place.storage_options)
+        run = open_run(self.place.url(key), storage_options=self.place.storage_options | self.settings)
         found = run.latest.load("weights", framework="torch")
         return found if state.data is None else found["weight"].numpy()
+
+
+class KeepbestS3fs(Keepbest):
+    """The same where obstore is not installed."""
+
+    settings: ClassVar[dict[str, str]] = {"client": "s3fs"}
 
 
 class KeepbestBytes(BytesClient):
     """The same bytes through keepbest's `Backend` alone."""
 
     def __init__(self, place: Place) -> None:
-        from keepbest.storage.backend import open_backend
-
         super().__init__(place)
         self._backend = open_backend(place.url("raw"), place.storage_options)
 
@@ -113,8 +126,6 @@ class FsspecBytes(BytesClient):
     """s3fs or gcsfs, by the scheme."""
 
     def __init__(self, place: Place) -> None:
-        import fsspec
-
         super().__init__(place)
         self._fs = fsspec.filesystem(place.scheme, **place.storage_options)
 
@@ -182,8 +193,6 @@ class BotoFile(Boto):
 
     def upload(self, key: str, state: State) -> None:
         """Write the file if the bytes are not, and upload it."""
-        from safetensors.torch import save_file
-
         if state.data is None:
             save_file(state.tensors, self._file(key))
         self._s3.upload_file(str(self._file(key)), self.place.bucket, key)
@@ -208,8 +217,6 @@ class Obstore(BytesClient):
     """obstore's own `put`, in parts; and ranges got in parallel, as its `get` alone uses one connection."""
 
     def __init__(self, place: Place) -> None:
-        from obstore.store import S3Store
-
         super().__init__(place)
         self._store = S3Store(
             place.bucket,
@@ -222,14 +229,10 @@ class Obstore(BytesClient):
 
     def put(self, key: str, data: bytes) -> None:
         """Put."""
-        import obstore
-
         obstore.put(self._store, key, data, chunk_size=PART, max_concurrency=CONNECTIONS)
 
     def get(self, key: str) -> bytearray:
         """Get ranges into one buffer."""
-        import obstore
-
         size = obstore.head(self._store, key)["size"]
         whole = bytearray(size)
 
@@ -247,15 +250,11 @@ class TorchSave(Client):
 
     def upload(self, key: str, state: State) -> None:
         """Save."""
-        import fsspec
-
         with fsspec.open(self.place.url(key), "wb", **self.place.storage_options) as file:
             torch.save(state.tensors, file)
 
     def download(self, key: str, state: State) -> object:
         """Load."""
-        import fsspec
-
         with fsspec.open(self.place.url(key), "rb", **self.place.storage_options) as file:
             found = torch.load(file)
         return found if state.data is None else found["weight"].numpy()
@@ -269,9 +268,6 @@ class DistributedCheckpoint(Client):
 
     def upload(self, key: str, state: State) -> None:
         """Save."""
-        from torch.distributed import checkpoint
-        from torch.distributed.checkpoint._fsspec_filesystem import FsspecWriter
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is one process
             writer = FsspecWriter(self.place.url(key), sync_files=False, **self.place.storage_options)
@@ -279,9 +275,6 @@ class DistributedCheckpoint(Client):
 
     def download(self, key: str, state: State) -> object:
         """Load into new tensors."""
-        from torch.distributed import checkpoint
-        from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader
-
         found = {name: torch.empty_like(tensor) for name, tensor in state.tensors.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -295,6 +288,7 @@ KEEPBEST = "keepbest"
 CLIENTS: dict[str, dict[str, type[Client]]] = {
     "s3": {
         KEEPBEST: Keepbest,
+        "keepbest over s3fs": KeepbestS3fs,
         "keepbest Backend": KeepbestBytes,
         "obstore": Obstore,
         "boto3 upload_fileobj": Boto,
@@ -319,8 +313,6 @@ RAW = frozenset(name for of in CLIENTS.values() for name, made in of.items() if 
 
 def s3_client(place: Place) -> Any:
     """Return boto3's client for the server."""
-    import boto3
-
     return boto3.client(
         "s3",
         endpoint_url=place.endpoint,

@@ -21,10 +21,12 @@ import torch
 from bucket_clients import DistributedCheckpoint
 from bucket_cost import in_child
 from bucket_servers import Place, bucket, started
-from bucket_state import GB, MB, State, large_model
+from bucket_state import GB, State, large_model
 from contracts.proxy import FaultProxy, Record
 from measure import console, verdict
 from rich.table import Table
+
+from keepbest import Checkpointer, CheckpointPolicy
 
 WIDTH = 60
 """Characters of the picture."""
@@ -86,7 +88,7 @@ def traffic(records: Sequence[Record], begin: float, end: float) -> Traffic:
 
 def run(*, quick: bool) -> bool:
     """Measure, and print whether the connections stay busy."""
-    size = 130 * MB if quick else 13 * GB // 10
+    size = 13 * GB // 25 if quick else 13 * GB // 10
     model, moments = large_model(size)
     cases = {"keepbest": keepbest_save, "DCP FsspecWriter": distributed_save}
     table = Table(
@@ -125,8 +127,6 @@ def keepbest_save(
     place: Place, model: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]
 ) -> tuple[float, float]:
     """Save with a Checkpointer, and return when that began and ended."""
-    from keepbest import Checkpointer, CheckpointPolicy
-
     ckpt = Checkpointer(
         place.url("run"),
         CheckpointPolicy(),

@@ -2,7 +2,8 @@
 
 The process is forked from one that holds the state, so that none pays for making it, and ends with the measurement, so
 that none inherits another's memory, connections or caches. Memory is the kernel's own high-water mark, reset before
-the work: no sampling, so no peak is missed. Linux only.
+the work: no sampling, so no peak is missed. Linux only. The parent must not compute with torch: the threads that it
+would start do not survive the fork, and the child would wait for them.
 """
 
 from __future__ import annotations

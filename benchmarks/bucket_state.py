@@ -45,14 +45,14 @@ class State:
             )
         else:
             same = self.data is not None and np.array_equal(
-                np.frombuffer(found, np.uint8), np.frombuffer(self.data, np.uint8)
+                np.frombuffer(found, np.uint64), np.frombuffer(self.data, np.uint64)
             )
         if not same:
             raise ValueError("what came back is not what was sent")
 
 
 def one_file(size: int) -> State:
-    """Return one tensor of `size` bytes; its bytes are at hand."""
+    """Return one tensor of `size` bytes, a multiple of 8; its bytes are at hand."""
     data = _numbers(size).tobytes()
     return State(size=size, tensors={"weight": _view(data, 0, size)}, data=data)
 

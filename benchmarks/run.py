@@ -1,4 +1,7 @@
-"""Run the benchmarks: `python benchmarks/run.py [FOLDER]`; FOLDER says which disk is measured (default: here)."""
+"""Run the benchmarks: `python benchmarks/run.py [FOLDER]`; FOLDER says which disk is measured (default: here).
+
+Those of buckets are a program of their own, `buckets.py`: they start servers and take longer.
+"""
 
 from __future__ import annotations
 

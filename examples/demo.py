@@ -58,37 +58,47 @@ def accuracy(output):
     return re.findall(r"Val Acc: ([\d.]+)", output)[-1]
 
 
-def journey(name):
-    """Train whole, then killed half-way and resumed; both must end with the same accuracy."""
+def journey(name, where):
+    """Train whole, then killed half-way and resumed; both must end with the same accuracy, which is returned."""
     script, epochs = SCRIPTS[name], EPOCHS[name]
     heading(f"{name}: train")
-    whole = accuracy(run(script, RUNS / name, epochs))
+    whole = accuracy(run(script, f"{where}/{name}", epochs))
     heading(f"{name}: the same training, killed half-way …")
     half = f"Epoch {epochs // 2}/{epochs}"
-    run(script, RUNS / f"{name}-killed", epochs, kill_at=half)
+    run(script, f"{where}/{name}-killed", epochs, kill_at=half)
     heading(f"{name}: … and started again")
-    resumed = accuracy(run(script, RUNS / f"{name}-killed", epochs))
+    resumed = accuracy(run(script, f"{where}/{name}-killed", epochs))
     if resumed != whole:
         raise SystemExit(f"the resumed training ended with {resumed}, the whole one with {whole}")
     return whole
 
 
-def main():
-    shutil.rmtree(RUNS, ignore_errors=True)
-    expected = {name: journey(name) for name in SCRIPTS}
+def look(where):
+    """Show what the runs hold."""
     heading("what the runs hold")
-    run("-m", "keepbest", "ls", RUNS / "pytorch-killed")
-    run("-m", "keepbest", "ls", RUNS / "keras-killed" / "run")
-    run("-m", "keepbest", "verify", RUNS / "pytorch-killed")
-    heading("the best models, loaded without keepbest")
-    files = {
-        "pytorch": RUNS / "pytorch-killed" / "best" / "model.safetensors",
-        "keras": RUNS / "keras-killed" / "best.keras",
-    }
+    run("-m", "keepbest", "ls", f"{where}/pytorch-killed")
+    run("-m", "keepbest", "ls", f"{where}/keras-killed/run")
+    run("-m", "keepbest", "verify", f"{where}/pytorch-killed")
+
+
+def load(files, expected):
+    """Load local files without keepbest: they must be what training said."""
     for name, file in files.items():
         found = accuracy(run(HERE / "load_without_keepbest.py", name, file))
         if found != expected[name]:
             raise SystemExit(f"{file} has a validation accuracy of {found}, training said {expected[name]}")
+
+
+def main():
+    shutil.rmtree(RUNS, ignore_errors=True)
+    expected = {name: journey(name, RUNS) for name in SCRIPTS}
+    look(RUNS)
+    heading("the best models, loaded without keepbest")
+    best = {
+        "pytorch": RUNS / "pytorch-killed" / "best" / "model.safetensors",
+        "keras": max((RUNS / "keras-killed").glob("model_*.keras")),
+    }
+    load(best, expected)
     print(f"\nBoth are what training said. The runs are in {RUNS}/; look around with: keepbest show {RUNS}/pytorch")
 
 

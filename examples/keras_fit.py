@@ -2,11 +2,11 @@
 
     python examples/keras_fit.py [FOLDER] [EPOCHS]
 
-Kill it at any moment and start it again: it continues in the right epoch, with optimizer state and the best so far.
+FOLDER may be a bucket's URL, s3://my-bucket/keras. Kill it at any moment and start it again: it continues in the right
+epoch, with optimizer state and the best so far.
 """
 
 import sys
-from pathlib import Path
 
 import keras
 from sklearn.datasets import load_digits
@@ -39,12 +39,12 @@ def main(folder="demo-runs/keras", epochs=10):
     keras.utils.set_random_seed(0)
     x_train, x_val, y_train, y_val = load_data()
     model = build_model()
-    best_file = str(Path(folder) / "best.keras")
+    # ◀ 2: the whole service; weights, optimizer, random numbers, patience and the epoch continue after a restart.
+    best = BestCheckpoint(f"{folder}/run", CheckpointPolicy(monitor="val_loss", keep_best=3, patience=5))
     callbacks = [
-        # ◀ 2: the whole service; weights, optimizer, random numbers, patience and the epoch continue after a restart.
-        BestCheckpoint(str(Path(folder) / "run"), CheckpointPolicy(monitor="val_loss", keep_best=3, patience=5)),
+        best,
         ModelCheckpoint(
-            best_file,
+            f"{folder}/model_{{epoch:02d}}.keras",
             monitor="val_loss",
             save_best_only=True,
             save_weights_only=False,
@@ -64,8 +64,8 @@ def main(folder="demo-runs/keras", epochs=10):
         verbose=2,
         callbacks=callbacks,
     )
-    _, accuracy = keras.saving.load_model(best_file).evaluate(x_val, y_val, verbose=0)
-    print(f"Best: {best_file}, Val Acc: {accuracy:.4f}")
+    _, accuracy = model.evaluate(x_val, y_val, verbose=0)  # BestCheckpoint has given it the best weights
+    print(f"Best: epoch {best.checkpointer.run.best.epoch + 1}, Val Acc: {accuracy:.4f}")
 
 
 if __name__ == "__main__":

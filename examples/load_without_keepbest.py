@@ -1,7 +1,7 @@
 """The best models, loaded with nothing but safetensors and Keras: what keepbest writes belongs to you.
 
 python examples/load_without_keepbest.py pytorch RUN/best/model.safetensors
-python examples/load_without_keepbest.py keras FOLDER/best.keras
+python examples/load_without_keepbest.py keras FOLDER/model_10.keras
 """
 
 import sys

@@ -2,7 +2,8 @@
 
     python examples/pytorch_loop.py [RUN] [EPOCHS]
 
-Kill it at any moment and start it again: it continues, and ends with the same weights, bit for bit.
+RUN is a folder, or a bucket's URL: s3://my-bucket/run. Kill it at any moment and start it again: it continues, and ends
+with the same weights, bit for bit.
 """
 
 import sys

@@ -115,6 +115,13 @@ class Backend(Protocol):
             ObjectNotFoundError: there is none, or it is a folder.
         """
 
+    def unfinished(self, prefix: str) -> list[Entry]:
+        """Return uploads below `prefix` that were begun and not ended, of files of checkpoints; no listing shows them.
+
+        Each with the key that it is to have, the time when it was begun, and the size 0. Empty where there are none
+        such.
+        """
+
     def list(self, prefix: str) -> list[Entry]:
         """Return all objects whose key starts with `prefix` (empty, or ending in "/"), sorted by key; never cached."""
 
@@ -143,13 +150,6 @@ class Backend(Protocol):
 
     def settle(self) -> None:
         """Make durable everything that this object created, appended or deleted."""
-
-    def unfinished(self, prefix: str) -> list[Entry]:
-        """Return uploads below `prefix` that were begun and not ended, of files of checkpoints; no listing shows them.
-
-        Each with the key that it is to have, the time when it was begun, and the size 0. Empty where there are none
-        such.
-        """
 
     def abort_stale(self, prefix: str, older_than: float) -> int:
         """Remove what a crash left below `prefix` before `older_than` and no listing shows; return how many there were.

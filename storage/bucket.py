@@ -6,19 +6,21 @@ Every listing goes to the store: none is cached.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
 from ..errors import (
     ConditionalWriteError,
     ConfigError,
+    KeepbestError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
@@ -56,7 +58,7 @@ class BucketBackend:
         self._schemes = schemes
         self._bucket = url.partition("://")[2].partition("/")[0]
         self._connected: tuple[int, Transfer] | None = None
-        self._connecting = threading.Lock()
+        self._connecting: dict[int, threading.Lock] = {}
         self._prefix = _prefix(url)
         self._probed = not settings.conditional_writes
         self._appenders: list[SegmentAppender] = []
@@ -104,7 +106,7 @@ class BucketBackend:
 
     def read(self, key: str) -> bytes:
         """Read a small object in one request."""
-        return self._transfer.call(lambda: self._client.get(self._key(key)))
+        return self._transfer.call(lambda: self._client.get(self._key(key)), small=True)
 
     def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Read in parallel, straight into the memory that is returned."""
@@ -112,19 +114,35 @@ class BucketBackend:
 
     def head(self, key: str) -> Entry:
         """Ask for size and time."""
-        found = self._transfer.call(lambda: self._client.head(self._key(key)))
+        found = self._transfer.call(lambda: self._client.head(self._key(key)), small=True)
         return Entry(key=key, size=found.size, modified=found.modified)
+
+    def unfinished(self, prefix: str) -> list[Entry]:
+        """Ask for multipart uploads."""
+        return [
+            Entry(key=upload.key[len(self._prefix) :], size=0, modified=upload.started)
+            for upload in self._uploads(prefix)
+        ]
+
+    def _uploads(self, prefix: str) -> list[Upload]:
+        """Return those of checkpoints' files: others than keepbest may upload to the same prefix."""
+        found = self._transfer.call(lambda: self._client.uploads(self._key(prefix)))
+        return [upload for upload in found if checkpoint_of(upload.key[len(self._prefix) :]) is not None]
 
     def list(self, prefix: str) -> list[Entry]:
         """List anew; one request for each 1,000 objects."""
-        entries = self._transfer.call(lambda: list(self._client.list(self._key(prefix))))
-        cut = len(self._prefix)
-        found = [
-            Entry(key=entry.key[cut:], size=entry.size, modified=entry.modified)
-            for entry in entries
-            if not entry.key.endswith("/")  # what consoles make to show an empty folder
-        ]
-        return sorted(found, key=lambda entry: entry.key)
+        found: list[Entry] = []
+        start: str | None = None
+        while True:
+            page, start = self._transfer.call(
+                functools.partial(self._client.list, self._key(prefix), start), small=True
+            )
+            found.extend(self._shown(entry) for entry in page if not entry.key.endswith("/"))
+            if start is None:
+                return sorted(found, key=lambda entry: entry.key)
+
+    def _shown(self, entry: Entry) -> Entry:
+        return Entry(key=entry.key[len(self._prefix) :], size=entry.size, modified=entry.modified)
 
     # ── change ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,7 +150,7 @@ class BucketBackend:
         """Delete in batches."""
         pending = iter([self._key(key) for key in keys])
         while batch := list(islice(pending, DELETE_BATCH)):
-            self._transfer.call(functools.partial(self._client.delete, batch))
+            self._transfer.call(functools.partial(self._client.delete, batch), small=True)
 
     def copy(self, source: str, target: str) -> None:
         """Copy within the store; no bytes pass through here."""
@@ -168,13 +186,6 @@ class BucketBackend:
         for appender in self._appenders:
             appender.flush()
 
-    def unfinished(self, prefix: str) -> list[Entry]:
-        """Ask for multipart uploads."""
-        return [
-            Entry(key=upload.key[len(self._prefix) :], size=0, modified=upload.started)
-            for upload in self._uploads(prefix)
-        ]
-
     def abort_stale(self, prefix: str, older_than: float) -> int:
         """Abort the multipart uploads that were begun before."""
         stale = [upload for upload in self._uploads(prefix) if upload.started <= older_than]
@@ -186,16 +197,12 @@ class BucketBackend:
         """Unknown: a bucket has no end."""
         return None
 
-    def _uploads(self, prefix: str) -> list[Upload]:
-        """Return those of checkpoints' files: others than keepbest may upload to the same prefix."""
-        found = self._transfer.call(lambda: self._client.uploads(self._key(prefix)))
-        return [upload for upload in found if checkpoint_of(upload.key[len(self._prefix) :]) is not None]
-
     @property
     def _transfer(self) -> Transfer:
-        with self._connecting:
-            if self._connected is None or self._connected[0] != os.getpid():
-                self._connected = os.getpid(), Transfer(self._connect(self._bucket), self._settings)
+        process = os.getpid()
+        with self._connecting.setdefault(process, threading.Lock()):  # the parent's may be held by a thread of its own
+            if self._connected is None or self._connected[0] != process:
+                self._connected = process, Transfer(self._connect(self._bucket), self._settings)
             return self._connected[1]
 
     @property
@@ -203,11 +210,7 @@ class BucketBackend:
         return self._transfer.client
 
     def _exists(self, key: str) -> bool:
-        try:
-            self.head(key)
-        except ObjectNotFoundError:
-            return False
-        return True
+        return self._transfer.exists(self._key(key))
 
     def _probe(self) -> None:
         """Create an object twice, only if absent: the second must be refused.
@@ -217,14 +220,14 @@ class BucketBackend:
         key = self._key(f"{COMMITS}{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         put = functools.partial(self._client.put, key, b"probe", if_absent=True)
         try:
-            self._transfer.call(put)
-            try:
+            for _ in range(2):
                 self._transfer.call(put)
-            except ObjectExistsError:
-                return
-            raise ConditionalWriteError(self.url, "'conditional_writes': False")
+        except ObjectExistsError:  # at the first already, if its reply was lost and it was sent again
+            return
         finally:
-            self._transfer.call(lambda: self._client.delete([key]))
+            with contextlib.suppress(KeepbestError):  # what cannot be deleted is left to `gc`
+                self._transfer.call(lambda: self._client.delete([key]), small=True)
+        raise ConditionalWriteError(self.url, "'conditional_writes': False")
 
     def _key(self, key: str) -> str:
         return self._prefix + key
@@ -233,16 +236,29 @@ class BucketBackend:
         return f"{self.url}/{key}"
 
 
+def no_secrets_in(bucket: str, scheme: str) -> None:
+    """Refuse `scheme://key:secret@bucket`: URLs are shown, in errors and elsewhere.
+
+    Raises:
+        ConfigError: it is such a URL, which the error does not show.
+    """
+    if "@" in bucket:
+        raise ConfigError(
+            f"the URL {scheme}://…@{bucket.rpartition('@')[2]} holds credentials, and URLs are shown. Give them in "
+            "storage_options or the environment."
+        )
+
+
 def _prefix(url: str) -> str:
     """Return what all keys below a URL start with: empty, or ending in "/"."""
     path = url.partition("://")[2].partition("/")[2].strip("/")
     return f"{path}/" if path else ""
 
 
-def _pieces(path: str) -> Iterator[memoryview]:
-    """Map a file and return an iterator over its bytes; the mapping goes when nobody holds a piece any more."""
+def _pieces(path: str) -> list[memoryview]:
+    """Map a file and return its bytes in pieces; the mapping goes when nobody holds one any more."""
     with open(path, "rb") as file:  # noqa: PTH123 - as everywhere
         if not file.seek(0, os.SEEK_END):
-            return iter(())
+            return []
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return (view[begin : begin + _FILE_CHUNK] for begin in range(0, len(view), _FILE_CHUNK))
+    return [view[begin : begin + _FILE_CHUNK] for begin in range(0, len(view), _FILE_CHUNK)]

@@ -51,14 +51,16 @@ class Client(Protocol):
     url: str
     """`scheme://bucket`."""
     bucket: str
-    conditional: bool
-    """`put(if_absent=True)` is honoured."""
     copy_limit: int | None
     """Bytes that one `copy` takes; None: any number."""
     part_limit: int
     """Parts that one upload takes."""
     put_stream: Callable[[str, Iterator[Buffer]], None] | None
-    """What sends the parts of an object by itself, if the client has such: with a window, retries and abortion."""
+    """What sends the parts of an object by itself, if the client has such: with a window and retries.
+
+    Raises `TransientError` for what it does not try again, such as a part that arrives altered. It may leave an upload
+    behind.
+    """
 
     def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:
         """Create or replace an object in one request; the server checks what arrives against a checksum.
@@ -95,8 +97,13 @@ class Client(Protocol):
     def head(self, key: str) -> Entry:
         """Return size and time."""
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """Yield all objects whose key starts with `prefix`, in any order."""
+    def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
+        """Return a page of the objects whose key starts with `prefix`, and where the next begins (None: nowhere).
+
+        Args:
+            prefix: empty for all.
+            start: where the page begins; None: the first one.
+        """
 
     def has_any(self, prefix: str) -> bool:
         """Say whether any object's key starts with `prefix`."""

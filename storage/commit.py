@@ -36,7 +36,7 @@ from .backend import Backend
 from .digest import digest, digest_file
 from .layout import commit_key, data_key, data_prefix
 from .manifest import Artifact, CheckpointInfo, Manifest, decode, encode
-from .tensorfile import TensorFilePlan
+from .tensorfile import Bytes, TensorFilePlan
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class TensorDraft:
 
     file: str
     plan: TensorFilePlan
-    data: memoryview
+    data: Bytes
     """The data of the plan, usually staging itself."""
 
 

@@ -25,13 +25,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from ..errors import ConfigError, ObjectNotFoundError, UnexpectedAnswerError, UnreachableError
+from ..errors import (
+    ConfigError,
+    CredentialsError,
+    KeepbestError,
+    ObjectNotFoundError,
+    UnexpectedAnswerError,
+    UnreachableError,
+)
+from . import event_loop
 from .backend import Buffer, Entry
-from .bucket import BucketBackend
+from .bucket import BucketBackend, no_secrets_in
 from .client import Source, TransientError, Upload
 from .gcs_errors import answered, unanswered
 from .layout import TEMPORARY_PREFIX
-from .sockets import Sockets
+from .remote_errors import Secrets
+from .sockets import Sockets, words
 from .transfer import TransferSettings
 
 T = TypeVar("T")
@@ -55,15 +64,17 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     settings, options = TransferSettings.split(storage_options)
     scheme, _, path = url.partition("://")
     bucket, _, prefix = path.partition("/")
+    no_secrets_in(bucket, scheme)
     if not bucket:
         raise ConfigError(f"{url} names no bucket. Give gs://bucket/run.")
     clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
-    _filesystem(options)  # what is wrong with the options is said at once
+    clean = f"{scheme}://{clean}"
+    _filesystem(clean, options)  # what is wrong with the options is said at once
 
     def connect(bucket: str) -> GcsClient:
-        return GcsClient(scheme, bucket, _service(_filesystem(options), settings))
+        return GcsClient(scheme, bucket, _service(_filesystem(clean, options), settings))
 
-    return BucketBackend(f"{scheme}://{clean}", connect, settings, _SCHEMES)
+    return BucketBackend(clean, connect, settings, _SCHEMES)
 
 
 @functools.lru_cache
@@ -71,19 +82,38 @@ def _service(filesystem: Any, settings: TransferSettings) -> _Service:
     return _Service(filesystem, settings)
 
 
-def _filesystem(options: Mapping[str, Any]) -> Any:
+def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
     try:
         # The class itself: gcsfs.GCSFileSystem may be one that speaks gRPC first, which no emulator understands.
         from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - an extra, and slow to import
+        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - comes with it
     except ImportError as error:
         raise ConfigError("gs:// needs gcsfs. Install it: pip install 'keepbest[gcs]'.") from error
     asked = dict(options)
     if os.environ.get("STORAGE_EMULATOR_HOST") and not asked.get("endpoint_url"):
         asked.setdefault("token", "anon")
+    asked["token"] = _token(asked.get("token"))
     try:
         return GCSFileSystem(**asked)
     except TypeError as error:
-        raise ConfigError(f"storage_options do not fit gcsfs: {error}.") from None
+        raise ConfigError(f"storage_options do not fit gcsfs: {Secrets('', options).hide(words(error))}.") from None
+    except (GoogleAuthError, ValueError, LookupError, OSError) as error:  # it looks for credentials, and may ask Google
+        what = "no valid credentials were found, or they could not be read or renewed"
+        raise CredentialsError(url, f"{what} ({type(error).__name__}).") from None
+
+
+_METHODS = {"google_default", "cache", "cloud", "anon", "browser"}
+
+
+def _token(given: Any) -> Any:
+    """Return what gcsfs takes; an access token as credentials: it would have Google look at it, in a URL."""
+    if not isinstance(given, str) or given in _METHODS or os.path.exists(given):  # noqa: PTH110 - a path, perhaps
+        return given
+    if given.endswith(".json"):
+        raise ConfigError(f"storage_options['token'] is no file: {given}.")
+    from google.oauth2.credentials import Credentials  # noqa: PLC0415 - comes with gcsfs
+
+    return Credentials(token=given)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +151,20 @@ class _Service:
             weakref.finalize(self, _close, self.fs.loop, self._session)
         return self._session
 
-    def headers(self) -> dict[str, str]:
+    async def headers(self) -> dict[str, str]:
         """Return what authorises a request; renews the credentials if they have expired."""
+        held = self.fs.credentials.credentials
         headers: dict[str, str] = {}
+        if held is not None and not held.valid:  # asking for others blocks, and no other request is to wait for it
+            await asyncio.wait_for(asyncio.to_thread(self.fs.credentials.maybe_refresh), self._settings.idle)
         self.fs.credentials.apply(headers)
         return headers
+
+    def secrets(self) -> Secrets:
+        """Return what must not be shown."""
+        held = self.fs.credentials.credentials
+        found = [getattr(held, name, None) or "" for name in ("token", "refresh_token", "client_secret")]
+        return Secrets(str(self.endpoint), {**self.fs.storage_options, "secrets": found})
 
     def parameters(self) -> dict[str, str]:
         payer = self.fs.requester_pays
@@ -150,7 +189,6 @@ def _close(loop: asyncio.AbstractEventLoop, session: Any) -> None:
 class GcsClient:
     """The requests of one bucket."""
 
-    conditional = True
     put_stream: Callable[[str, Iterator[Buffer]], None] | None = None
     copy_limit: int | None = None
     part_limit = _COMPOSED**3
@@ -212,7 +250,8 @@ class GcsClient:
                 self._compose(group, names[-1])
             level += 1
         self._compose(names, key)
-        self.abort_upload(key, upload)
+        with contextlib.suppress(KeepbestError, TransientError):
+            self.abort_upload(key, upload)
 
     def _compose(self, sources: Sequence[str], target: str) -> None:
         request = {
@@ -224,9 +263,13 @@ class GcsClient:
 
     def abort_upload(self, key: str, upload: str) -> None:  # noqa: ARG002 - the upload says where
         """Delete the components."""
-        names = [entry.key for entry in self.list(upload)]
-        if names:
-            self.delete(names)
+        start: str | None = None
+        while True:
+            page, start = self.list(upload, start)
+            if page:
+                self.delete([entry.key for entry in page])
+            if start is None:
+                return
 
     def uploads(self, prefix: str) -> list[Upload]:  # noqa: ARG002 - as the contract has it
         """Return none: components are objects with temporary names, which `gc` sees in the listing."""
@@ -245,15 +288,11 @@ class GcsClient:
         found = self._call("GET", self._object(key), key, "storage.objects.get", {"fields": _FACTS}).json()
         return _entry(found)
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """List, all pages."""
-        start: dict[str, str] = {}
-        while True:
-            page = self._list(prefix, {"fields": f"items({_FACTS}),nextPageToken", **start})
-            yield from (_entry(found) for found in page.get("items", ()))
-            if not page.get("nextPageToken"):
-                return
-            start = {"pageToken": page["nextPageToken"]}
+    def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
+        """List."""
+        begin = {} if start is None else {"pageToken": start}
+        page = self._list(prefix, {"fields": f"items({_FACTS}),nextPageToken", **begin})
+        return [_entry(found) for found in page.get("items", ())], page.get("nextPageToken")
 
     def has_any(self, prefix: str) -> bool:
         """List one object."""
@@ -315,15 +354,14 @@ class GcsClient:
         return self._run(key, self._send(method, path, key, needs, parameters, body=body, data=data, headers=headers))
 
     def _run(self, key: str, work: Coroutine[Any, Any, T]) -> T:
-        from fsspec.asyn import sync  # noqa: PLC0415 - fsspec is imported with the filesystem
-
-        async def run() -> T:
-            return await work
-
         try:
-            return sync(self._service.fs.loop, run)  # type: ignore[no-any-return]
+            return event_loop.run(self._service.fs.loop, work)
         except Exception as error:
-            raise unanswered(error, f"{self.url}/{key}".rstrip("/")) from error
+            secrets = self._service.secrets()
+            told = unanswered(error, f"{self.url}/{key}".rstrip("/"), secrets.hide)
+            if isinstance(told, CredentialsError) or not secrets.show(error):
+                raise told from None
+            raise told from error
 
     async def _send(  # noqa: PLR0913 - as above
         self,
@@ -347,7 +385,7 @@ class GcsClient:
         session = await self._service.session()
         query = urllib.parse.urlencode({**self._service.parameters(), **parameters})
         url = yarl.URL(f"{self._service.endpoint}{path}?{query}", encoded=True)
-        headers = {**self._service.headers(), **(what["headers"] or {})}
+        headers = {**await self._service.headers(), **(what["headers"] or {})}
         data = None if what["data"] is None else _stream(what["data"])
         return session.request(method, url, json=what["body"], data=data, headers=headers)
 
@@ -362,14 +400,15 @@ class GcsClient:
                 self._checked(_Answer(answer.status, answer.headers, await answer.read()), key, "storage.objects.get")
                 raise UnexpectedAnswerError(f"{self.url}/{key}", "the whole object instead of a range")
             async for chunk in answer.content.iter_any():
+                if position + len(chunk) > len(target):
+                    raise UnexpectedAnswerError(f"{self.url}/{key}", "longer than the range that was asked for")
                 target[position : position + len(chunk)] = chunk
                 position += len(chunk)
         return position
 
     def _checked(self, answer: _Answer, key: str, needs: str) -> _Answer:
-        failed = answered(
-            answer.status, answer.headers, answer.body, f"{self.url}/{key}".rstrip("/"), self.bucket, needs
-        )
+        location, hide = f"{self.url}/{key}".rstrip("/"), self._service.secrets().hide
+        failed = answered(answer.status, answer.headers, answer.body, location, self.bucket, needs, hide)
         if failed is not None:
             raise failed
         return answer

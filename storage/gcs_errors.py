@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..errors import (
     BucketNotFoundError,
@@ -31,7 +31,13 @@ _GOOD = range(200, 300)
 
 
 def answered(  # noqa: PLR0911, PLR0912, PLR0913, PLR0917, C901 - a table, written as one
-    status: int, headers: Mapping[str, str], body: bytes, location: str, bucket: str, needs: str
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    location: str,
+    bucket: str,
+    needs: str,
+    hide: Callable[[str], str],
 ) -> KeepbestError | TransientError | None:
     """Return the error that an answer stands for; None if it is good.
 
@@ -42,13 +48,14 @@ def answered(  # noqa: PLR0911, PLR0912, PLR0913, PLR0917, C901 - a table, writt
         location: URL of the object.
         bucket: its bucket.
         needs: the permission that the request needs.
+        hide: takes what is secret out of a text.
     """
     if "html" in headers.get("content-type", headers.get("Content-Type", "")):
         unexpected = UnexpectedAnswerError(location, f"a web page (status {status})")
         return TransientError(unexpected) if status in _PASSING else unexpected
     if status in _GOOD:
         return None
-    said = _message(body) or f"status {status}"
+    said = hide(_message(body)) or f"status {status}"
     match status:
         case 404 if needs == "storage.objects.list" or "bucket does not exist" in said.lower():
             return BucketNotFoundError(location, bucket)
@@ -84,23 +91,25 @@ _ACTIONS = {
 
 
 def unanswered(  # noqa: PLR0911 - as above
-    error: BaseException, location: str
+    error: BaseException, location: str, hide: Callable[[str], str]
 ) -> KeepbestError | TransientError:
     """Return our error for an exception that took the place of an answer."""
     if isinstance(error, (KeepbestError, TransientError)):
         return error
     if any(isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME for cause in causes(error)):
         return UnreachableError(location, "the name of the server cannot be resolved")
-    module = type(error).__module__
+    module, said = type(error).__module__, hide(words(error))
     if module.startswith("google.auth"):
         if type(error).__name__ == "TransportError":
-            return TransientError(UnreachableError(location, f"credentials cannot be renewed ({words(error)})"))
+            return TransientError(UnreachableError(location, f"credentials cannot be renewed ({said})"))
         return CredentialsError(location, f"there are no valid credentials ({type(error).__name__}).")
+    if module == "gcsfs.retry":
+        return CredentialsError(location, "the credentials have expired, and could not be renewed.")
     if isinstance(error, json.JSONDecodeError):
         return TransientError(UnexpectedAnswerError(location, "not JSON"))
     if isinstance(error, (OSError, asyncio.TimeoutError, EOFError)) or module.startswith("aiohttp"):
-        return TransientError(UnreachableError(location, f"the store cannot be reached ({words(error)})"))
-    return StorageError(location, f"{type(error).__name__}: {words(error)}.")
+        return TransientError(UnreachableError(location, f"the store cannot be reached ({said})"))
+    return StorageError(location, f"{type(error).__name__}: {said}.")
 
 
 def _message(body: bytes) -> str:

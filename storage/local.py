@@ -161,6 +161,10 @@ class LocalBackend:
             raise ObjectNotFoundError(path)
         return _entry(key, found)
 
+    def unfinished(self, prefix: str) -> list[Entry]:  # noqa: ARG002 - there is nothing such
+        """Return none: what is half-written here has a temporary name, and is listed."""
+        return []
+
     def list(self, prefix: str) -> list[Entry]:
         """Walk the folder; links are not followed."""
         path = self._path(prefix)
@@ -246,10 +250,6 @@ class LocalBackend:
             finally:
                 with self._lock:
                     self._unsettled |= folders  # those that failed are not durable, and a later call must not say so
-
-    def unfinished(self, prefix: str) -> list[Entry]:  # noqa: ARG002 - there is nothing such
-        """Return none: what is half-written here has a temporary name, and is listed."""
-        return []
 
     def abort_stale(self, prefix: str, older_than: float) -> int:
         """Remove what a crash left and no listing shows: our folders with nothing in them, links never renamed."""

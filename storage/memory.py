@@ -91,6 +91,10 @@ class MemoryBackend:
                 raise ObjectNotFoundError(self._where(key))
             return self._entry(key, self._fs.ls(self._path(key))[0])  # info() looks at every object there is
 
+    def unfinished(self, prefix: str) -> list[Entry]:  # noqa: ARG002 - there is nothing such
+        """Return none: an object comes into being whole."""
+        return []
+
     def list(self, prefix: str) -> list[Entry]:
         """List under the lock."""
         with _LOCK:
@@ -135,10 +139,6 @@ class MemoryBackend:
 
     def settle(self) -> None:
         """Nothing to do: memory is as durable as it gets."""
-
-    def unfinished(self, prefix: str) -> list[Entry]:  # noqa: ARG002 - there is nothing such
-        """Return none: an object comes into being whole."""
-        return []
 
     def abort_stale(self, prefix: str, older_than: float) -> int:  # noqa: ARG002 - nothing can be stale here
         """Nothing to do: an object comes into being whole."""

@@ -80,20 +80,20 @@ class Copier:
         return committed
 
     def copy_rows(self) -> None:
-        """Append the rows of the journal that the target does not have. Durable after its `settle`.
+        """Append the rows of the journal that the target does not have; durable on return.
 
         If it has the last one, what else it lacks are futures that were left behind: they stay where they are, or the
         history of the target would end with them. Cost: one read of the journal; the first time one of the target's
         as well.
         """
-        text = read_appended(self._source, JOURNAL)
-        rows = memoryview(text)[: text.rfind(b"\n") + 1]
+        rows = memoryview(read_appended(self._source, JOURNAL))
         length, known = self._copied
         grown = length > 0 and digest(rows[:length]) == known
         missing = bytes(rows[length:]) if grown else self._missing(bytes(rows))
         if missing:
             self._append(missing)
         self._copied = len(rows), digest(rows)
+        self._target.backend.settle()
 
     def close(self) -> None:
         """Make durable what was appended, and let go of it."""
@@ -188,9 +188,8 @@ class Copier:
         try:
             self._appender.write(rows)
         except StorageError:
-            self._copied = (0, "")  # some of it may have come through: the next time both are compared again
             with contextlib.suppress(KeepbestError):
-                self.close()
+                self.close()  # the last line may be torn: opened anew, it is looked at; a row that comes twice is one
             raise
 
 

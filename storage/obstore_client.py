@@ -7,36 +7,56 @@ of aiohttp. Conditions, listings, copies and whatever is short stay with s3fs, w
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
+import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..errors import CredentialsError, KeepbestError, ObjectNotFoundError, StorageError, UnreachableError
+from ..errors import ConfigError, CredentialsError, KeepbestError, ObjectNotFoundError, UnreachableError
+from . import event_loop, retry
 from .backend import Buffer
 from .client import TransientError
 from .s3 import S3Client
 from .s3_errors import translate
-from .sockets import words
 from .transfer import TransferSettings
 
 _UNDERSTOOD = {"key", "secret", "token", "anon", "endpoint_url", "profile", "client_kwargs"}
 _UNDERSTOOD_BY_CLIENT = {"region_name", "endpoint_url"}
-_SLOWEST = 128 << 10
-"""Bytes per second on one connection below which a request counts as stalled: its time includes sending the body."""
+_SLOWEST = 32 << 10
+"""Bytes per second on one connection below which bytes are sent again: a request's time includes sending its body."""
+_TRIES = 10
 _FRESH = dt.timedelta(minutes=5)
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_REGION = re.compile(r"<Region>([\w-]+)</Region>")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_PROCESS = os.getpid()
 
 
-def understands(options: Mapping[str, Any]) -> bool:
-    """Say whether obstore is installed and can do all that these options of s3fs ask for."""
+def serves(asked: str | None, options: Mapping[str, Any]) -> bool:
+    """Say whether obstore is to be used: it was asked for, or can do all that these options of s3fs ask for.
+
+    Not in a process that was forked: obstore's threads do not survive that, and it would wait for them for ever.
+
+    Raises:
+        ConfigError: it was asked for and is not installed.
+    """
+    if asked == "s3fs" or os.getpid() != _PROCESS:
+        return False
     try:
         import obstore  # noqa: F401, PLC0415 - an extra
     except ImportError:
-        return False
-    return options.keys() <= _UNDERSTOOD and (options.get("client_kwargs") or {}).keys() <= _UNDERSTOOD_BY_CLIENT
+        if asked is None:
+            return False
+        missing = "storage_options['client'] is 'obstore', which is not installed: pip install 'keepbest[obstore]'."
+        raise ConfigError(missing) from None
+    client = options.get("client_kwargs") or {}
+    return asked is not None or (options.keys() <= _UNDERSTOOD and client.keys() <= _UNDERSTOOD_BY_CLIENT)
 
 
 class ObstoreClient(S3Client):
@@ -45,82 +65,127 @@ class ObstoreClient(S3Client):
     def __init__(self, scheme: str, bucket: str, filesystem: Any, settings: TransferSettings) -> None:
         super().__init__(scheme, bucket, filesystem)
         self._settings = settings
-        self._held: Any = None
+        self._stores: dict[str, Any] = {}
+
+    # ── up ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put_stream(self, key: str, parts: Iterator[Buffer]) -> None:
         """Send parts, with a window, a checksum and retries of obstore's own, and nothing copied on the way."""
+        loop = self._fs.loop
+        wanted: SimpleQueue[asyncio.Future[Buffer | None] | None] = SimpleQueue()
+        sending = asyncio.run_coroutine_threadsafe(self._put(self._store_up(), key, wanted), loop)
+        sending.add_done_callback(lambda _: wanted.put(None))
+        try:
+            while (want := self._next(wanted, key)) is not None:
+                loop.call_soon_threadsafe(_give, want, next(parts, None))
+            sending.result()
+        except BaseException as error:
+            sending.cancel()
+            if isinstance(error, Exception) and type(error).__module__.startswith("obstore"):
+                raise self._told(error, "upload_part", key) from None  # its text is the whole answer, unchecked
+            raise
+
+    async def _put(self, store: Any, key: str, wanted: SimpleQueue[Any]) -> None:
         import obstore  # noqa: PLC0415 - an extra
 
-        try:
-            obstore.put(
-                self._store(),
-                key,
-                self._counted(key, parts),
-                use_multipart=True,
-                chunk_size=self._settings.part_size,
-                max_concurrency=self._settings.connections,
-            )
-        except obstore.exceptions.BaseError as error:
-            raise self._told(error, "upload_part", key) from error
+        async def stream() -> AsyncIterator[Buffer]:
+            while True:
+                want = asyncio.get_running_loop().create_future()
+                wanted.put(want)
+                part = await want
+                if part is None:
+                    return
+                yield part
 
-    def _counted(self, key: str, parts: Iterator[Buffer]) -> Iterator[Buffer]:
-        size, most = 0, self._settings.part_size * self.part_limit
-        for part in parts:
-            size += len(part)
-            if size > most:
-                need = -(-size // self.part_limit)
-                raise StorageError(
-                    f"{self.url}/{key}",
-                    f"it is larger than {self.part_limit:,} parts. Give storage_options={{'part_size': …}} of more "
-                    f"than {need:,} bytes, or {{'client': 's3fs'}}, whose parts grow.",
-                )
-            yield part
+        most = self._settings.connections
+        size = self._settings.part_size
+        await obstore.put_async(store, key, stream(), use_multipart=True, chunk_size=size, max_concurrency=most)
+
+    def _next(self, wanted: SimpleQueue[Any], key: str) -> Any:
+        """Wait until obstore wants a part, or has ended. If that takes long, ask whether the store is still there."""
+        since = time.monotonic()
+        while True:
+            with contextlib.suppress(Empty):
+                return wanted.get(timeout=max(since + self._settings.idle - time.monotonic(), self._settings.idle / 10))
+            if self._answers(key):
+                since = time.monotonic()
+            elif time.monotonic() - since > retry.patience(self._settings.deadline):
+                raise UnreachableError(f"{self.url}/{key}", "the store does not answer any more")
+
+    def _answers(self, key: str) -> bool:
+        try:
+            with event_loop.limited(self._settings.idle):
+                self.head(key)
+        except (TransientError, UnreachableError):
+            return False
+        except KeepbestError:  # that there is no such object, for one
+            return True
+        return True
+
+    # ── down ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def get_into(self, key: str, begin: int, target: memoryview) -> int:
         """Read a range, and copy it into `target`."""
-        import obstore  # noqa: PLC0415 - an extra
 
+        async def get(store: Any) -> Any:
+            import obstore  # noqa: PLC0415 - an extra
+
+            return await obstore.get_range_async(store, key, start=begin, end=begin + len(target))
+
+        store = self._store_down()
         try:
-            found = obstore.get_range(self._store(), key, start=begin, end=begin + len(target))
-        except Exception as error:
-            if _STATUS.search(str(error)) and "416" in str(error):
+            found = event_loop.run(self._fs.loop, get(store))
+        except Exception as error:  # noqa: BLE001 - told in other words below, whatever it is
+            if "416" in _STATUS.findall(str(error)):
                 return 0  # the object ends before it
-            raise self._told(error, "get_object", key) from error
+            raise self._told(error, "get_object", key) from None  # as above
         view = memoryview(found)
         target[: len(view)] = view
         return len(view)
 
-    def _store(self) -> Any:
-        if self._held is None:
+    # ── obstore ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _store_up(self) -> Any:
+        # Within its time a request that is answered badly is sent again some times, one that is not answered, once.
+        slowest = self._settings.part_size / _SLOWEST
+        return self._store(timeout=slowest, retry_timeout=slowest + retry.patience(self._settings.deadline))
+
+    def _store_down(self) -> Any:
+        slowest = self._settings.part_size / _SLOWEST
+        patience = retry.patience(self._settings.deadline)
+        return self._store(timeout=slowest, retry_timeout=patience, read_timeout=self._settings.idle)
+
+    def _store(self, *, retry_timeout: float, **timeouts: float) -> Any:
+        way = "down" if "read_timeout" in timeouts else "up"
+        if way not in self._stores:
             from obstore.store import S3Store  # noqa: PLC0415 - an extra
 
             meta = self._run("connect", "", self._fs.set_session()).meta
-            idle = max(self._settings.deadline, self._settings.part_size / _SLOWEST)
-            options: Any = {
-                "allow_http": True,
-                "connect_timeout": dt.timedelta(seconds=min(5.0, self._settings.idle)),
-                "timeout": dt.timedelta(seconds=idle),
+            times = {"connect_timeout": min(5.0, self._settings.idle), **timeouts}
+            client: Any = {name: dt.timedelta(seconds=seconds) for name, seconds in times.items()}
+            client["allow_http"] = True
+            backoff = {
+                "init_backoff": dt.timedelta(seconds=0.1),
+                "max_backoff": dt.timedelta(seconds=self._settings.deadline / 15),
+                "base": 2,
             }
-            retry: Any = {
-                "max_retries": 20,
-                "retry_timeout": dt.timedelta(seconds=self._settings.deadline * 0.63),
-                "backoff": {
-                    "init_backoff": dt.timedelta(seconds=0.1),
-                    "max_backoff": dt.timedelta(seconds=3),
-                    "base": 2,
-                },
+            tries: Any = {
+                "max_retries": _TRIES,
+                "retry_timeout": dt.timedelta(seconds=retry_timeout),
+                "backoff": backoff,
             }
-            identity = {"skip_signature": True} if self._fs.anon else {"credential_provider": self._credentials}
-            self._held = S3Store(
+            identity: Any = {"skip_signature": True} if self._fs.anon else {"credential_provider": self._credentials}
+            self._stores[way] = S3Store(
                 self.bucket,
                 endpoint=meta.endpoint_url,
                 region=meta.region_name or "us-east-1",
                 virtual_hosted_style_request=False,
-                client_options=options,
-                retry_config=retry,
+                checksum_algorithm="SHA256",
+                client_options=client,
+                retry_config=tries,
                 **identity,
             )
-        return self._held
+        return self._stores[way]
 
     def _credentials(self) -> dict[str, Any]:
         """Return what s3fs goes by, renewed if it has expired; obstore asks again when these are five minutes old."""
@@ -141,17 +206,26 @@ class ObstoreClient(S3Client):
         return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires}
 
     def _told(self, error: BaseException, method: str, key: str) -> KeepbestError | TransientError:
-        """Return our error; obstore has tried again by itself, so it is final."""
-        text, location = str(error), f"{self.url}/{key}"
-        code, status = _CODE.search(text), _STATUS.search(text)
+        """Return our error for obstore's; transient if it has not sent the request again by itself."""
         if isinstance(error, KeepbestError):
             return error
-        if isinstance(error, FileNotFoundError) and code is None:
+        text, location, hide = str(error), f"{self.url}/{key}", self._secrets().hide
+        code, status = _found(_CODE, text), _found(_STATUS, text)
+        if isinstance(error, FileNotFoundError) and not code:
             return ObjectNotFoundError(location)
-        if code or status:
-            message = _MESSAGE.search(text)
-            facts = {"Code": code[1] if code else status[1] if status else "", "Message": message[1] if message else ""}
-            found = translate(facts, method, location, self.bucket)
-        else:
-            found = UnreachableError(location, f"the store cannot be reached ({words(error).splitlines()[0]})")
-        return found.error if isinstance(found, TransientError) else found
+        if not code and not status:
+            said = hide(text.partition("\n")[0])[:300]
+            return UnreachableError(location, f"the store cannot be reached ({said})")
+        answer = {"Code": code or status, "Message": _found(_MESSAGE, text), "Region": _found(_REGION, text)}
+        told = translate(answer, method, location, self.bucket, hide)
+        return told.error if isinstance(told, TransientError) and status.startswith("5") else told
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return match[1] if match else ""
+
+
+def _give(want: asyncio.Future[Buffer | None], part: Buffer | None) -> None:
+    if not want.done():  # called off
+        want.set_result(part)

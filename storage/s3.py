@@ -8,24 +8,28 @@ objects, and cache listings.
 from __future__ import annotations
 
 import base64
+import os
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from ..errors import ConfigError, ObjectNotFoundError, UnexpectedAnswerError
+from ..errors import ConfigError, CredentialsError, ObjectNotFoundError, UnexpectedAnswerError
+from . import event_loop
 from .backend import Buffer, Entry
-from .bucket import BucketBackend
+from .bucket import BucketBackend, no_secrets_in
 from .client import Source, Upload
+from .remote_errors import Secrets
 from .s3_errors import translate
-from .sockets import Sockets
+from .sockets import Sockets, words
 from .transfer import TransferSettings
 
 T = TypeVar("T")
 
 _SCHEMES = ("s3", "s3a")
 _READ = 1 << 20
-_MARKS = ("ContinuationToken", "KeyMarker", "UploadIdMarker")
-"""Where the next page of a listing begins; the answers have them with "Next" in front."""
+_MARKS = ("KeyMarker", "UploadIdMarker")
+"""Where the next page of a listing of uploads begins; the answers have them with "Next" in front."""
+_ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
@@ -41,6 +45,7 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     settings, options = TransferSettings.split(storage_options)
     scheme, _, path = url.partition("://")
     bucket, _, prefix = path.partition("/")
+    no_secrets_in(bucket, scheme)
     if not bucket:
         raise ConfigError(f"{url} names no bucket. Give s3://bucket/run.")
     clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
@@ -48,9 +53,9 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
 
     def connect(bucket: str) -> S3Client:
         filesystem = _filesystem(options, settings)
-        if settings.client == "s3fs" or not (obstore_client.understands(options) or settings.client == "obstore"):
-            return S3Client(scheme, bucket, filesystem)
-        return obstore_client.ObstoreClient(scheme, bucket, filesystem, settings)
+        if obstore_client.serves(settings.client, options):
+            return obstore_client.ObstoreClient(scheme, bucket, filesystem, settings)
+        return S3Client(scheme, bucket, filesystem)
 
     return BucketBackend(f"{scheme}://{clean}", connect, settings, _SCHEMES)
 
@@ -66,33 +71,45 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
         "connect_timeout": min(5.0, settings.idle),
         "read_timeout": settings.idle,
         "response_checksum_validation": "when_required",  # every byte is checked against the manifest
-        "connector_args": {"socket_factory": Sockets(settings.idle)},
+        **_connector({"socket_factory": Sockets(settings.idle)}),
     }
     asked = dict(options)
     config |= asked.pop("config_kwargs", None) or {}
     try:
         return s3fs.S3FileSystem(**asked, config_kwargs=config)
-    except TypeError as error:
-        raise ConfigError(f"storage_options do not fit s3fs: {error}.") from None
+    except (TypeError, KeyError, ValueError) as error:
+        raise ConfigError(f"storage_options do not fit s3fs: {Secrets('', options).hide(words(error))}.") from None
+
+
+def _connector(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    from aiobotocore.config import AioConfig  # noqa: PLC0415 - comes with s3fs
+    from botocore.exceptions import ParamValidationError  # noqa: PLC0415 - likewise
+
+    try:
+        AioConfig(connector_args=dict(arguments))
+    except ParamValidationError:  # an older one, that lets nobody make its sockets
+        return {}
+    return {"connector_args": arguments}
 
 
 class S3Client:
     """The requests of one bucket."""
 
-    conditional = True
     put_stream: Callable[[str, Iterator[Buffer]], None] | None = None
-    copy_limit: int | None = 5 << 30
+    copy_limit: int | None = 256 << 20  # S3 takes 5 GiB, but who copies the bytes says nothing until all are copied
     part_limit = 10_000
 
     def __init__(self, scheme: str, bucket: str, filesystem: Any) -> None:
         self.url = f"{scheme}://{bucket}"
         self.bucket = bucket
         self._fs = filesystem
+        self._prepared: Any = None
 
     def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:
         """PutObject, with If-None-Match."""
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        answer = self._call("put_object", key, Key=key, Body=bytes(data), ChecksumCRC32=_crc32(data), **condition)
+        checksum = _crc32(data)
+        answer = self._call("put_object", key, Key=key, Body=bytes(data), ChecksumCRC32=checksum, **condition)
         self._expect(answer, "ETag", key)
 
     def start_upload(self, key: str) -> str:
@@ -125,11 +142,17 @@ class S3Client:
 
     def uploads(self, prefix: str) -> list[Upload]:
         """ListMultipartUploads."""
-        return [
-            Upload(key=found["Key"], id=found["UploadId"], started=found["Initiated"].timestamp())
-            for page in self._pages("list_multipart_uploads", prefix)
-            for found in page.get("Uploads", ())
-        ]
+        found: list[Upload] = []
+        start: dict[str, Any] = {}
+        while True:
+            page = self._page("list_multipart_uploads", prefix, **start)
+            found += [
+                Upload(key=upload["Key"], id=upload["UploadId"], started=upload["Initiated"].timestamp())
+                for upload in page.get("Uploads", ())
+            ]
+            if not page.get("IsTruncated"):
+                return found
+            start = {name: page[f"Next{name}"] for name in _MARKS if page.get(f"Next{name}")}
 
     def get(self, key: str) -> bytes:
         """GetObject."""
@@ -145,15 +168,18 @@ class S3Client:
         self._expect(answer, "ETag", key)
         return Entry(key=key, size=answer["ContentLength"], modified=answer["LastModified"].timestamp())
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """ListObjectsV2, all pages."""
-        for page in self._pages("list_objects_v2", prefix):
-            for found in page.get("Contents", ()):
-                yield Entry(key=found["Key"], size=found["Size"], modified=found["LastModified"].timestamp())
+    def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
+        """ListObjectsV2."""
+        page = self._page("list_objects_v2", prefix, **({} if start is None else {"ContinuationToken": start}))
+        entries = [
+            Entry(key=found["Key"], size=found["Size"], modified=found["LastModified"].timestamp())
+            for found in page.get("Contents", ())
+        ]
+        return entries, page["NextContinuationToken"] if page.get("IsTruncated") else None
 
     def has_any(self, prefix: str) -> bool:
         """ListObjectsV2 of one key."""
-        return bool(self._call("list_objects_v2", prefix, Prefix=prefix, MaxKeys=1).get("Contents"))
+        return bool(self._page("list_objects_v2", prefix, MaxKeys=1).get("Contents"))
 
     def delete(self, keys: Sequence[str]) -> None:
         """DeleteObjects, or DeleteObject for one."""
@@ -164,11 +190,14 @@ class S3Client:
         answer = self._call("delete_objects", keys[0], Delete=objects)
         for failed in answer.get("Errors", ()):
             if failed.get("Code") not in {"NoSuchKey", "NoSuchVersion"}:
-                raise translate(failed, "delete_objects", f"{self.url}/{failed.get('Key', '')}", self.bucket)
+                location = f"{self.url}/{failed.get('Key', '')}"
+                raise translate(failed, "delete_objects", location, self.bucket, self._secrets().hide)
 
     def copy(self, source: Source, key: str) -> None:
         """CopyObject."""
-        self._call("copy_object", source.key, Key=key, CopySource={"Bucket": source.client.bucket, "Key": source.key})
+        origin = {"Bucket": source.client.bucket, "Key": source.key}
+        answer = self._call("copy_object", source.key, Key=key, CopySource=origin)
+        self._expect(answer, "CopyObjectResult", source.key)
 
     def copy_part(self, source: Source, span: tuple[int, int], key: str, upload: str, number: int) -> Any:
         """UploadPartCopy."""
@@ -181,35 +210,44 @@ class S3Client:
             CopySource={"Bucket": source.client.bucket, "Key": source.key},
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
         )
-        return {"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]}
+        return {"PartNumber": number, "ETag": self._expect(answer, "CopyPartResult", source.key)["ETag"]}
 
     # ── the event loop of fsspec ──────────────────────────────────────────────────────────────────────────────────
 
     def _call(self, method: str, key: str, **parameters: Any) -> Any:
-        return self._run(method, key, self._send(method, **parameters))
+        answer = self._run(method, key, self._send(method, **parameters))
+        if "html" in _content_type(answer):
+            self._refuse(answer, key, method)
+        return answer
 
-    def _pages(self, method: str, prefix: str) -> Iterator[Any]:
-        start: dict[str, Any] = {}
-        while True:
-            page = self._call(method, prefix, Prefix=prefix, **start)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            start = {name: page[f"Next{name}"] for name in _MARKS if page.get(f"Next{name}")}
+    def _page(self, method: str, prefix: str, **parameters: Any) -> Any:
+        page = self._call(method, prefix, Prefix=prefix, **parameters)
+        if not page.keys() & {"IsTruncated", "MaxKeys", "MaxUploads", "Name", "Bucket"}:
+            self._refuse(page, prefix, "a listing")  # and none of an empty bucket
+        return page
 
     def _run(self, method: str, key: str, work: Coroutine[Any, Any, T]) -> T:
-        from fsspec.asyn import sync  # noqa: PLC0415 - fsspec is imported with the filesystem
-
-        async def run() -> T:
-            return await work
-
         try:
-            return sync(self._fs.loop, run)  # type: ignore[no-any-return]
+            return event_loop.run(self._fs.loop, work)
         except Exception as error:
-            raise translate(error, method, f"{self.url}/{key}".rstrip("/"), self.bucket) from error
+            secrets = self._secrets()
+            told = translate(error, method, f"{self.url}/{key}".rstrip("/"), self.bucket, secrets.hide)
+            if isinstance(told, CredentialsError) or not secrets.show(error):
+                raise told from None
+            raise told from error
+
+    def _secrets(self) -> Secrets:
+        """Return what must not be shown: from the options, the environment, and what the session found elsewhere."""
+        held = getattr(self._fs.session, "_credentials", None)
+        found = [os.environ.get(name, "") for name in _ENVIRONMENT]
+        options = {**self._fs.storage_options, "secrets": found, "held": {} if held is None else vars(held)}
+        return Secrets(str(self._fs.endpoint_url or ""), options)
 
     async def _send(self, method: str, **parameters: Any) -> Any:
         client = await self._fs.set_session()
+        if client is not self._prepared:
+            client.meta.events.register("before-send.s3", _send_at_once, unique_id="keepbest")
+            self._prepared = client
         return await getattr(client, method)(Bucket=self.bucket, **self._extras(client, method), **parameters)
 
     def _extras(self, client: Any, method: str) -> dict[str, Any]:
@@ -241,6 +279,8 @@ class S3Client:
             if not str(self._expect(answer, "ContentRange", key)).startswith(f"bytes {begin}-"):
                 raise UnexpectedAnswerError(f"{self.url}/{key}", "another range than the one asked for")
             async for chunk in body.iter_chunks(_READ):
+                if position + len(chunk) > len(target):
+                    raise UnexpectedAnswerError(f"{self.url}/{key}", "longer than the range that was asked for")
                 target[position : position + len(chunk)] = chunk
                 position += len(chunk)
         return position
@@ -248,10 +288,22 @@ class S3Client:
     def _expect(self, answer: Any, name: str, key: str) -> Any:
         """Return what every answer of the kind has; one without it is not from an S3."""
         if answer.get(name) is None:
-            kind = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("content-type", "")
-            what = "a web page" if "html" in kind else f"one without {name}"
-            raise UnexpectedAnswerError(f"{self.url}/{key}", what)
+            self._refuse(answer, key, name)
         return answer[name]
+
+    def _refuse(self, answer: Any, key: str, name: str) -> NoReturn:
+        what = "a web page" if "html" in _content_type(answer) else f"one without {name}"
+        raise UnexpectedAnswerError(f"{self.url}/{key}".rstrip("/"), what)
+
+
+def _send_at_once(request: Any, **_: Any) -> None:
+    """Send the body without asking first whether it may come: aiohttp waits for the answer to that for ever."""
+    request.headers.pop("Expect", None)
+
+
+def _content_type(answer: Any) -> str:
+    found: str = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("content-type", "")
+    return found
 
 
 def _crc32(data: Buffer) -> str:

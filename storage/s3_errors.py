@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import (
@@ -61,7 +61,7 @@ _PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
 def translate(
-    error: BaseException | Mapping[str, Any], method: str, location: str, bucket: str
+    error: BaseException | Mapping[str, Any], method: str, location: str, bucket: str, hide: Callable[[str], str]
 ) -> KeepbestError | TransientError:
     """Return our error for one of botocore's (or a dict with "Code" and "Message").
 
@@ -70,26 +70,30 @@ def translate(
         method: of the boto3 client.
         location: URL of the object.
         bucket: its bucket.
+        hide: takes what is secret out of a text.
     """
     if isinstance(error, (KeepbestError, TransientError)):
         return error
     if isinstance(error, Mapping):
-        return _answered(str(error.get("Code", "")), error, {}, method, location, bucket)
+        return _answered(error, {}, method, location, bucket, hide)
     answer = getattr(error, "response", None)
     if isinstance(answer, Mapping) and "Error" in answer:
-        found = answer["Error"]
-        return _answered(
-            str(found.get("Code", "")), found, answer.get("ResponseMetadata", {}), method, location, bucket
-        )
-    return _unanswered(error, location)
+        return _answered(answer["Error"], answer.get("ResponseMetadata", {}), method, location, bucket, hide)
+    return _unanswered(error, location, hide)
 
 
 def _answered(  # noqa: PLR0911, PLR0913, PLR0917, C901, PLR0912 - a table, written as one
-    code: str, found: Mapping[str, Any], facts: Mapping[str, Any], method: str, location: str, bucket: str
+    found: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    method: str,
+    location: str,
+    bucket: str,
+    hide: Callable[[str], str],
 ) -> KeepbestError | TransientError:
+    code = str(found.get("Code", ""))
     status = facts.get("HTTPStatusCode", 0)
     headers = facts.get("HTTPHeaders", {})
-    said = str(found.get("Message", "")).strip().rstrip(".") or code
+    said = hide(str(found.get("Message", ""))).strip().rstrip(".") or code
     if "html" in headers.get("content-type", ""):
         unexpected = UnexpectedAnswerError(location, f"a web page (status {status})")
         return TransientError(unexpected) if status in _PASSING_STATUS else unexpected
@@ -110,7 +114,7 @@ def _answered(  # noqa: PLR0911, PLR0913, PLR0917, C901, PLR0912 - a table, writ
     if code in {"AccessDenied", "AllAccessDisabled", "403", "Forbidden"}:
         action, needs = _NEEDS.get(method, (method, None))
         return StoragePermissionError(location, action, needs=needs)
-    if code in {"NotImplemented", "501"}:
+    if code in {"NotImplemented", "501"} and method == "put_object":
         return ConditionalWriteError(location, "'conditional_writes': False")
     if code in _FULL:
         return StorageFullError(location)
@@ -122,10 +126,12 @@ def _answered(  # noqa: PLR0911, PLR0913, PLR0917, C901, PLR0912 - a table, writ
 
 
 def _unanswered(  # noqa: PLR0911 - as above
-    error: BaseException, location: str
+    error: BaseException, location: str, hide: Callable[[str], str]
 ) -> KeepbestError | TransientError:
     import botocore.exceptions as b  # noqa: PLC0415 - comes with s3fs
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
+    said = hide(words(error))
     if any(isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME for cause in causes(error)):
         return UnreachableError(location, "the name of the server cannot be resolved")
     if isinstance(error, (b.NoCredentialsError, b.PartialCredentialsError)):
@@ -133,14 +139,16 @@ def _unanswered(  # noqa: PLR0911 - as above
     if isinstance(error, (b.CredentialRetrievalError, b.RefreshWithMFAUnsupportedError, b.SSOError)):
         return CredentialsError(location, f"the credentials could not be renewed ({type(error).__name__}).")
     if isinstance(error, b.ProfileNotFound):
-        return ConfigError(f"{location}: {error}.")
-    if isinstance(error, b.ResponseParserError):
+        return ConfigError(f"{location}: {said}.")
+    if isinstance(error, TypeError) and "keyword argument" in said:
+        return ConfigError(f"storage_options do not fit s3fs: {said}.")
+    if isinstance(error, ResponseParserError):
         return TransientError(UnexpectedAnswerError(location, "not XML"))
     if isinstance(error, (b.ParamValidationError, b.InvalidRegionError, b.NoRegionError, ValueError)):
-        return ConfigError(f"{location}: {error}.")
+        return ConfigError(f"{location}: {said}.")
     if isinstance(error, b.SSLError):
-        return UnreachableError(location, f"no safe connection can be made ({words(error)})")
+        return UnreachableError(location, f"no safe connection can be made ({said})")
     passing = (b.HTTPClientError, b.ConnectionError, b.IncompleteReadError, OSError, asyncio.TimeoutError, EOFError)
     if isinstance(error, passing) or type(error).__module__.partition(".")[0] == "aiohttp":
-        return TransientError(UnreachableError(location, f"the store cannot be reached ({words(error)})"))
-    return StorageError(location, f"{type(error).__name__}: {words(error)}.")
+        return TransientError(UnreachableError(location, f"the store cannot be reached ({said})"))
+    return StorageError(location, f"{type(error).__name__}: {said}.")

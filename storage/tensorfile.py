@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..errors import DamagedFileError, ObjectNotFoundError
 from . import progress
@@ -67,6 +68,14 @@ class TensorView:
     """Bytes, C order; writable, and writing to it changes no file."""
 
 
+class Bytes(Protocol):
+    """A row of bytes that may be put together only where it is asked for: a memoryview is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> memoryview: ...
+
+
 def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> TensorFilePlan:
     """Lay out a tensor file; the largest elements first, so that every tensor is aligned to its element.
 
@@ -91,7 +100,7 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> TensorFile
     )
 
 
-def write(backend: Backend, key: str, file: TensorFilePlan, data: memoryview) -> Artifact:
+def write(backend: Backend, key: str, file: TensorFilePlan, data: Bytes) -> Artifact:
     """Stream a tensor file to `key` and return its record; no copy of `data`, which is hashed on the way.
 
     Args:
@@ -101,7 +110,7 @@ def write(backend: Backend, key: str, file: TensorFilePlan, data: memoryview) ->
         data: `file.data_bytes` bytes, each tensor at its offset.
     """
     hashing = _Hashing(file, data)
-    size = backend.put(key, hashing.chunks())
+    size = backend.put(key, hashing)
     return Artifact(
         size=size,
         digest=finish(hashing.whole),
@@ -150,16 +159,20 @@ def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | 
 
 
 class _Hashing:
-    """The stream of a tensor file, hashed on its way: so hashing goes on while the chunks before are being sent."""
+    """The stream of a tensor file, hashed on its way: so hashing goes on while the chunks before are being sent.
 
-    def __init__(self, file: TensorFilePlan, data: memoryview) -> None:
+    It can be gone through again, from its beginning.
+    """
+
+    def __init__(self, file: TensorFilePlan, data: Bytes) -> None:
         self.whole = Hasher()
         self.digests: dict[str, str] = {}
         """Of each tensor, when the stream has ended."""
         self._file = file
         self._data = data
 
-    def chunks(self) -> Iterator[bytes | memoryview]:
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        self.whole, self.digests = Hasher(), {}
         self.whole.update(self._file.header)
         yield self._file.header
         tensors = iter(self._file.offsets.items())  # in the order of the file

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from ..errors import ConfigError, KeepbestError, ObjectExistsError, ObjectNotFoundError
-from . import progress
+from ..errors import ConfigError, KeepbestError, ObjectExistsError, ObjectNotFoundError, StorageError, UnreachableError
+from . import progress, retry
 from .backend import Buffer
 from .client import Client, Source, TransientError
+from .retry import RETRIED, Retry
 from .spans import coalesce, view
 
 T = TypeVar("T")
@@ -61,8 +61,8 @@ class TransferSettings:
 
     @property
     def idle(self) -> float:
-        """Seconds without an answer after which one attempt is given up: a stall is met by a second one."""
-        return self.deadline / 3
+        """Seconds without an answer after which one attempt is given up."""
+        return retry.stall(self.deadline)
 
     @staticmethod
     def split(options: Mapping[str, Any]) -> tuple[TransferSettings, dict[str, Any]]:
@@ -79,40 +79,16 @@ class Transfer:
         self._settings = settings
         self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="keepbest-transfer")
         self._window = threading.BoundedSemaphore(settings.connections + 1)
+        self._retry = Retry(settings.deadline)
 
     # ── one request ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def attempt(self, request: Callable[[], T]) -> tuple[T, bool]:
-        """Send a request until it succeeds, fails for good, or the deadline is near.
-
-        Returns:
-            Its answer, and whether it was sent more than once: then an earlier one may have had its effect.
-
-        Raises:
-            StorageError: with a note `RETRIED` if it was sent more than once.
-        """
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_delay(self._settings.deadline * 0.63),  # the last attempt may stall for a third
-            wait=wait_random_exponential(multiplier=0.1, max=3),
-            reraise=True,
-        )
-        try:
-            answer = retrying(request)
-        except TransientError as last:
-            raise last.error from last.__cause__
-        except KeepbestError as error:
-            if retrying.statistics["attempt_number"] > 1:
-                error.add_note(RETRIED)
-            raise
-        return answer, retrying.statistics["attempt_number"] > 1
-
-    def call(self, request: Callable[[], T]) -> T:
-        """Send a request as `attempt` does, and return its answer."""
-        return self.attempt(request)[0]
+    def call(self, request: Callable[[], T], *, small: bool = False) -> T:
+        """Send a request until it is answered, as `Retry.attempt` does, and return its answer."""
+        return self._retry.attempt(request, small=small)[0]
 
     def each(self, requests: Iterable[Callable[[], T]]) -> list[T]:
-        """Send requests in parallel, each as `attempt` does; returns the answers in order, or raises one's error."""
+        """Send requests in parallel, each as `call` does; returns the answers in order, or raises one's error."""
         futures = [self._workers.submit(self.call, request) for request in requests]
         try:
             return [future.result() for future in futures]
@@ -131,38 +107,51 @@ class Transfer:
         Raises:
             ObjectExistsError: `if_absent`, and the key is taken.
         """
-        parts = _parts(chunks, self._settings.part_size)
+        parts = self._parts(key, chunks)
         first = next(parts, _Part())
         second = next(parts, None)
         if second is None:
             self._put_whole(key, first, if_absent=if_absent)
             return first.nbytes
-        if if_absent and self._exists(key):
+        if if_absent and self.exists(key):
             raise ObjectExistsError(f"{self.client.url}/{key}")
         long = itertools.chain((first, second), parts)
-        return self._put_parts(key, long) if self.client.put_stream is None else self._put_stream(key, long)
+        return self._put_parts(key, long) if self.client.put_stream is None else self._put_stream(key, long, chunks)
+
+    def _parts(self, key: str, chunks: Iterable[Buffer]) -> Iterator[_Part]:
+        limit = self.client.part_limit
+        for number, part in enumerate(_parts(chunks, self._settings.part_size)):
+            if number == limit:
+                more = f"storage_options={{'part_size': …}} of more than {self._settings.part_size:,} bytes"
+                raise StorageError(f"{self.client.url}/{key}", f"it is larger than {limit:,} parts. Give {more}.")
+            yield part
 
     def _put_whole(self, key: str, part: _Part, *, if_absent: bool) -> None:
         data = part.joined()
-        conditional = if_absent and self.client.conditional
-        if if_absent and not conditional and self._exists(key):
+        conditional = if_absent and self._settings.conditional_writes
+        if if_absent and not conditional and self.exists(key):
             raise ObjectExistsError(f"{self.client.url}/{key}")
         try:
             self.call(lambda: self.client.put(key, data, if_absent=conditional))
-        except ObjectExistsError as error:
-            # Sent twice, the second may have met the first, whose reply was lost.
-            if RETRIED not in getattr(error, "__notes__", ()) or self.call(lambda: self.client.get(key)) != data:
+        except ObjectExistsError:
+            # It may be ours: the reply to an earlier try was lost. aiohttp, too, sends a PUT again, and does not tell.
+            if not self._is(key, data):
                 raise
         progress.current().advance(len(data))
 
-    def _exists(self, key: str) -> bool:
+    def _is(self, key: str, data: Buffer) -> bool:
+        size = self.call(lambda: self.client.head(key), small=True).size
+        return size == len(data) and self.call(lambda: self.client.get(key)) == data
+
+    def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
         try:
-            self.call(lambda: self.client.head(key))
+            self.call(lambda: self.client.head(key), small=True)
         except ObjectNotFoundError:
             return False
         return True
 
-    def _put_stream(self, key: str, parts: Iterable[_Part]) -> int:
+    def _put_stream(self, key: str, parts: Iterable[_Part], chunks: Iterable[Buffer]) -> int:
         task, size = progress.current(), 0
 
         def sent() -> Iterator[Buffer]:
@@ -174,8 +163,30 @@ class Transfer:
                 task.advance(len(data))
 
         assert self.client.put_stream is not None
-        self.client.put_stream(key, sent())
+        try:
+            self.client.put_stream(key, sent())
+        except TransientError as passing:
+            self._drop(key)
+            if iter(chunks) is chunks:  # what it had was taken out of it
+                raise passing.error from passing.__cause__
+            task.advance(-size)
+            return self._put_parts(key, self._parts(key, chunks))
+        except ObjectNotFoundError:  # the upload is gone: as in `_finish`
+            if self._size(key) != size:
+                raise
+        except BaseException as error:
+            if isinstance(error, UnreachableError):
+                self._retry.give_up()
+            self._drop(key)
+            raise
         return size
+
+    def _drop(self, key: str) -> None:
+        """Abort what uploads there are of an object that only we create; what stays is left to `abort_stale`."""
+        with contextlib.suppress(KeepbestError):
+            for upload in self.call(lambda: self.client.uploads(key), small=True):
+                if upload.key == key:
+                    self.call(functools.partial(self.client.abort_upload, key, upload.id), small=True)
 
     def _put_parts(self, key: str, parts: Iterable[_Part]) -> int:
         upload = self.call(lambda: self.client.start_upload(key))
@@ -190,7 +201,7 @@ class Transfer:
         except BaseException:
             sending.stop()
             with contextlib.suppress(KeepbestError):  # what stays is left to `abort_stale`
-                self.call(lambda: self.client.abort_upload(key, upload))
+                self.call(lambda: self.client.abort_upload(key, upload), small=True)
             raise
         return size
 
@@ -199,8 +210,14 @@ class Transfer:
             self.call(lambda: self.client.finish_upload(key, upload, tags))
         except ObjectNotFoundError as error:
             # The upload is gone: an earlier request finished it and its reply was lost, or someone aborted it.
-            if RETRIED not in getattr(error, "__notes__", ()) or self.call(lambda: self.client.head(key)).size != size:
+            if RETRIED not in getattr(error, "__notes__", ()) or self._size(key) != size:
                 raise
+
+    def _size(self, key: str) -> int | None:
+        try:
+            return self.call(lambda: self.client.head(key), small=True).size
+        except ObjectNotFoundError:
+            return None
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,7 +261,7 @@ class Transfer:
             self.call(lambda: client.copy(source, key))
             return
         upload = self.call(lambda: client.start_upload(key))
-        step = max(1 << 30, -(-size // client.part_limit))
+        step = max(client.copy_limit, -(-size // client.part_limit))
         spans = [(begin, min(begin + step, size)) for begin in range(0, size, step)]
         try:
             tags = self.each(
@@ -254,7 +271,7 @@ class Transfer:
             self._finish(key, upload, tags, size)
         except BaseException:
             with contextlib.suppress(KeepbestError):
-                self.call(lambda: client.abort_upload(key, upload))
+                self.call(lambda: client.abort_upload(key, upload), small=True)
             raise
 
 
@@ -300,6 +317,8 @@ class _Sending:
 
     def _send(self, number: int, part: _Part) -> Any:
         try:
+            if self._broken.is_set():
+                return None  # nobody asks for it any more
             data = part.joined()
             tag = self._put(number, data)
         except BaseException:
@@ -310,10 +329,6 @@ class _Sending:
             return tag
         finally:
             self._window.release()
-
-
-RETRIED = "The request had been sent before, without a reply."
-"""The note on an error that a second or later attempt raised."""
 
 
 class _Part:
@@ -334,10 +349,14 @@ class _Part:
         return data
 
 
+_DOUBLING = 2000
+_LARGEST = 5 << 30
+
+
 def _parts(chunks: Iterable[Buffer], size: int) -> Iterator[_Part]:
     """Regroup a stream into parts of `size` bytes, the last one shorter, without copying.
 
-    After each 2,000 parts the size doubles: 10,000 parts of 8 MiB at first hold 968 GiB in the end.
+    After each 2,000 parts the size doubles, up to the 5 GiB that S3 takes: 10,000 parts of 8 MiB at first hold 484 GiB.
     """
     part, limit, number = _Part(), size, 0
     for chunk in chunks:
@@ -349,7 +368,7 @@ def _parts(chunks: Iterable[Buffer], size: int) -> Iterator[_Part]:
             if part.nbytes == limit:
                 yield part
                 number += 1
-                part, limit = _Part(), size << (number // 2000)
+                part, limit = _Part(), min(size << (number // _DOUBLING), _LARGEST)
     if part.nbytes:
         yield part
 

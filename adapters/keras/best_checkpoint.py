@@ -33,11 +33,13 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     runs included. A run that is complete, or out of patience, trains nothing more.
 
     Args:
-        url: the run: a folder, or `memory://…`.
+        url: the run: a folder, or a URL (`s3://…`, `gs://…`).
         policy: a `CheckpointPolicy`; or its fields in a dict, where a metric that keepbest does not know by name may be
             left to the direction that its Keras class declares; None saves every epoch and keeps the last one.
         storage_options: what fsspec takes for the URL's scheme; never logged or stored.
         mode: "async": `fit` waits only while the state is copied. "sync": also while it is written.
+        mirror: a second place for the run, usually a bucket, to which what was saved is copied behind training.
+        mirror_options: as `storage_options`, for the mirror.
         restore_best: give the model the best weights when `fit` ends, whether it ended early or not.
         verbose: 1 prints a line for every epoch, saying what was decided and why.
         objects: further objects to save and to resume, by name: a data loader with `state_dict`, a dict of your own.
@@ -62,6 +64,8 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         *,
         storage_options: Mapping[str, Any] | None = None,
         mode: Literal["async", "sync"] = "async",
+        mirror: str | os.PathLike[str] | None = None,
+        mirror_options: Mapping[str, Any] | None = None,
         restore_best: bool = True,
         verbose: int = 0,
         objects: Mapping[str, Any] | None = None,
@@ -76,6 +80,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self.verbose = verbose
         self._storage_options = storage_options
         self._mode = mode
+        self._mirror, self._mirror_options = mirror, mirror_options
         self._objects = dict(objects or {})
         self._open: Checkpointer | None = None
         self._last: Checkpointer | None = None
@@ -110,6 +115,8 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             policy,
             storage_options=self._storage_options,
             mode=self._mode,
+            mirror=self._mirror,
+            mirror_options=self._mirror_options,
             model=model,
             optimizer=model.optimizer,
             **self._objects,
@@ -158,6 +165,8 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def _check(self) -> None:
         """Raise at construction what can be known there."""
         open_backend(self.url, self._storage_options)
+        if self._mirror is not None:
+            open_backend(self._mirror, self._mirror_options)
         if self._mode not in ("async", "sync"):
             raise ConfigError(f"unknown mode {self._mode!r} of a BestCheckpoint. Use mode='async' or mode='sync'.")
         if taken := {"model", "optimizer"} & self._objects.keys():

@@ -1,4 +1,4 @@
-"""Choice: whether a ModelCheckpoint saves at this moment, and what it says of it. A pure function of values."""
+"""Choice: whether a ModelCheckpoint saves at this moment, and what it says of it. Pure: it does and keeps nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def if_better(  # noqa: PLR0913 - one choice has these facts
     current: Any,
     best: float | None,
     better: Callable[[float, float], bool],
-    held: float | None,
+    held: Callable[[], float | None],
 ) -> Choice:
     """Save if the monitored value is better than the best; NaN and infinity never are.
 
@@ -48,15 +48,15 @@ def if_better(  # noqa: PLR0913 - one choice has these facts
         current: its value; None where it was not logged.
         best: None before the first.
         better: says whether the first value is better than the second.
-        held: the value of the file that is at `path`, which a model that cannot be judged must not replace; None where
-            there is no such file, or nothing is known of it.
+        held: returns the value of the file that is at `path`, which a model that cannot be judged must not replace;
+            None where there is no such file, or nothing is known of it. Called only then: it may ask a bucket.
     """
     value = None if current is None else number(monitor, current)
     if value is None:
-        problem = _unjudgeable(monitor, current)
-        if held is None:
+        problem, known = _unjudgeable(monitor, current), held()
+        if known is None:
             return Choice(save=True, warning=problem)
-        kept = f"{path} holds a model of which {monitor} is known ({held:.5f}), so it was left as it is."
+        kept = f"{path} holds a model of which {monitor} is known ({known:.5f}), so it was left as it is."
         return Choice(save=False, warning=f"{problem} {kept}")
     before, finite = _shown(best), math.isfinite(value)
     if finite and (best is None or better(value, best)):

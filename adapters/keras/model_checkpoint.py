@@ -31,10 +31,10 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
     so lies in a hidden folder `.keepbest` beside the files.
 
     Args:
-        filepath: a path, or `memory://…`; with the placeholders `{epoch}` and `{batch}`, counted from 1, and any logged
-            metric, `{val_loss:.2f}`. It ends in `.keras` or `.h5`; in `.weights.h5` with save_weights_only; or in
-            `.safetensors`: the weights alone, written by keepbest, which is fast, and read by `load_weights` and by
-            safetensors itself.
+        filepath: a path, or a URL (`s3://…`, `gs://…`); with the placeholders `{epoch}` and `{batch}`, counted from 1,
+            and any logged metric, `{val_loss:.2f}`. It ends in `.keras` or `.h5`; in `.weights.h5` with
+            save_weights_only; or in `.safetensors`: the weights alone, written by keepbest, which is fast, and read by
+            `load_weights` and by safetensors itself.
         monitor: the metric that save_best_only looks at.
         verbose: 1 prints what is done.
         save_best_only: save only when the metric is better than ever.
@@ -170,7 +170,7 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
             current=logs.get(self.monitor),
             best=self.best,
             better=lambda value, best: value < best if lower else value > best,
-            held=self._value_at(path),
+            held=lambda: self._value_at(path),
         )
 
     def _set_direction(self) -> Mode:
@@ -244,6 +244,6 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
 
 
 def _step(model: keras.Model) -> int:
-    """Return the steps that the optimizer has made."""
-    iterations = getattr(model.optimizer, "iterations", 0)
+    """Return the steps that the optimizer has made; 0 where there is none, in a loop of one's own."""
+    iterations = getattr(getattr(model, "optimizer", None), "iterations", 0)
     return int(number("iterations", getattr(iterations, "value", iterations)) or 0)

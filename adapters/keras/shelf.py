@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -26,8 +27,8 @@ from ...core.caller import warn_caller
 from ...core.saver import versions
 from ...core.staging import Staging
 from ...errors import KeepbestError, ObjectNotFoundError, SaveFailedError, StorageError, StorageFullError
-from ...storage import statefile
-from ...storage.backend import open_backend
+from ...storage import progress, statefile
+from ...storage.backend import Backend, open_backend
 from ...storage.checkpoint import Checkpoint
 from ...storage.commit import BytesDraft, Draft, FileDraft
 from ...storage.layout import STATE_FILE, checkpoint_name, data_key
@@ -76,9 +77,17 @@ class Shelf:
     """The run of one template."""
 
     url: str
-    storage_options: Mapping[str, Any] | None
-    _staging: Staging = field(default_factory=Staging)
+    storage_options: Mapping[str, Any] | None = field(repr=False)
+    _staging: Staging = field(default_factory=Staging, repr=False)
+    _opened: Backend | None = field(default=None, repr=False)
     _tidied: bool = False
+
+    @property
+    def backend(self) -> Backend:
+        """The place, opened at the first use and held: a bucket's has connections, and knows what the store can do."""
+        if self._opened is None:
+            self._opened = open_backend(self.url, self.storage_options)
+        return self._opened
 
     def keep_file(self, entry: Entry, write: Callable[[str], None]) -> None:
         """Keep a file that `write` makes at the local path it is given.
@@ -86,13 +95,12 @@ class Shelf:
         Raises:
             KeepbestError: nothing was published, and what was there is unharmed.
         """
-        backend = open_backend(self.url, self.storage_options)
         name = entry.path.rpartition("/")[2]
-        scratch = backend.scratch()
+        scratch = self.backend.scratch()
         try:
             made = f"{scratch}/{name}"
             _guarded(entry.path, lambda: write(made))
-            self._keep(entry, name, [FileDraft(file=name, path=made)], {})
+            self._keep(entry, FileDraft(file=name, path=made), Path(made).stat().st_size, {})
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -103,11 +111,11 @@ class Shelf:
             KeepbestError: as `keep_file`.
         """
         taken = snapshot.take({_MODEL: model}, self._staging).weights_only()
-        self._keep(entry, taken.files[0].file, list(taken.files), taken.objects)
+        self._keep(entry, taken.files[0], taken.nbytes, taken.objects)
 
     def standing(self) -> tuple[Standing, Callable[[str], None]] | None:
         """Return what the newest commit says, and what places its file at a path once more; None if there is none."""
-        run = Run(open_backend(self.url, self.storage_options))
+        run = Run(self.backend)
         newest = max(run.listing().checkpoints, key=lambda found: found.sequence, default=None)
         if newest is None:
             return None
@@ -116,35 +124,13 @@ class Shelf:
         artifact = stored.pop("artifact")
         return Standing(**stored), lambda path: run.publish(checkpoint, artifact, path)
 
-    def _keep(
-        self, entry: Entry, artifact: str, drafts: Sequence[Draft], objects: Mapping[str, statefile.ObjectRecord]
-    ) -> None:
-        # Opened for each save: another callback, of this process or of the one before, may have written since.
-        writer = RunWriter(open_backend(self.url, self.storage_options))
+    def _keep(self, entry: Entry, draft: Draft, nbytes: int, objects: Mapping[str, statefile.ObjectRecord]) -> None:
+        # Listed for each save: another callback, of this process or of the one before, may have written since.
+        writer = RunWriter(self.backend)
         older = [found.sequence for found in writer.checkpoints]
-        state = statefile.dump(objects, asdict(entry.standing) | {"artifact": artifact})
-        write_id = uuid.uuid4().hex
-        name = checkpoint_name(epoch=entry.epoch, step=entry.step, write_id=write_id)
-        artifacts = writer.write(name, [*drafts, BytesDraft(file=STATE_FILE, data=state)])
-        writer.commit(
-            Manifest(
-                sequence=writer.next_sequence,
-                write_id=write_id,
-                name=name,
-                step=entry.step,
-                epoch=entry.epoch,
-                parent=None,
-                time=time.time(),
-                reasons=(entry.reason,),
-                complete=False,
-                metrics=dict(entry.metrics),
-                scores=() if entry.score is None else (entry.score,),
-                artifacts=dict(artifacts),
-                host=socket.gethostname(),
-                versions=versions(),
-            )
-        )
-        writer.backend.publish(data_key(name, artifact), entry.path)
+        with progress.waiting(), progress.task("save", entry.path, nbytes):
+            name = _commit(writer, entry, draft, objects)
+        self.backend.publish(data_key(name, draft.file), entry.path)
         self._tidy(writer, older)
 
     def _tidy(self, writer: RunWriter, older: Sequence[int]) -> None:
@@ -157,6 +143,33 @@ class Shelf:
         except StorageError as error:
             _log.warning("retention.failed run=%s error=%s", self.url, error)
             warn_caller(f"the model was saved, but what came before it in {self.url} could not be tidied up: {error}")
+
+
+def _commit(writer: RunWriter, entry: Entry, draft: Draft, objects: Mapping[str, statefile.ObjectRecord]) -> str:
+    """Write and commit; returns the checkpoint's name."""
+    state = statefile.dump(objects, asdict(entry.standing) | {"artifact": draft.file})
+    write_id = uuid.uuid4().hex
+    name = checkpoint_name(epoch=entry.epoch, step=entry.step, write_id=write_id)
+    artifacts = writer.write(name, [draft, BytesDraft(file=STATE_FILE, data=state)])
+    writer.commit(
+        Manifest(
+            sequence=writer.next_sequence,
+            write_id=write_id,
+            name=name,
+            step=entry.step,
+            epoch=entry.epoch,
+            parent=None,
+            time=time.time(),
+            reasons=(entry.reason,),
+            complete=False,
+            metrics=dict(entry.metrics),
+            scores=() if entry.score is None else (entry.score,),
+            artifacts=dict(artifacts),
+            host=socket.gethostname(),
+            versions=versions(),
+        )
+    )
+    return name
 
 
 def is_folder(path: str) -> bool:

@@ -10,7 +10,7 @@ import keras
 import safetensors
 
 from ...errors import DamagedFileError, StateMismatchError
-from ...storage import arrays
+from ...storage import arrays, progress
 from ...storage.backend import open_backend
 from ...storage.tensorfile import TensorSpec, TensorView
 from . import state
@@ -35,7 +35,10 @@ def load_weights(
     """
     path = os.fspath(filepath)
     folder, _, name = path.rpartition("/")
-    data = open_backend(folder or ("/" if path.startswith("/") else "."), storage_options).read(name)
+    backend = open_backend(folder or ("/" if path.startswith("/") else "."), storage_options)
+    size = backend.head(name).size
+    with progress.waiting(), progress.task("load", path, size):
+        data = bytes(backend.read_ranges(name, [(0, size)])[0])  # in parallel, from a bucket
     try:
         tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:

@@ -21,6 +21,8 @@ class Fault:
     """The connection breaks before the server hears of it."""
     kill: bool = False
     """The proxy is killed before the server hears of it."""
+    victim: int | None = None
+    """The process that is killed before the server hears of it, by its number."""
     corrupt_request: bool = False
     """A bit of the request's body arrives at the server as its opposite."""
     late: float = 0.0
@@ -146,6 +148,11 @@ def throttle(rate):
 def kill():
     """Kill the proxy, as `FaultProxy.kill` does, when the request's head came."""
     return Fault(name="kill", kill=True)
+
+
+def kill_process(number):
+    """Kill a process, the client's say (SIGKILL), when the request's head came, and break the connection."""
+    return Fault(name="kill process", victim=number, reset=True)
 
 
 class _Link:

@@ -6,6 +6,8 @@ import json
 import uuid
 from dataclasses import dataclass
 
+from . import documented
+
 S3_ACTIONS = (
     "GetObject",
     "PutObject",
@@ -68,6 +70,7 @@ def _policies():
         "nobody": [_statement("Deny", S3_ACTIONS)],
         "prefix": [_statement("Allow", S3_ACTIONS, f"{EVERYWHERE}/runs/*"), listing_below],
         **{f"no-{action}": _all_but(action) for action in S3_ACTIONS},
+        **{f"page-{name}": statements for name, statements in documented.policies().items()},
     }
 
 

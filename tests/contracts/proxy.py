@@ -11,8 +11,10 @@ What no rule is for passes byte for byte, the header Host too, so that signature
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
+import signal
 import socket
 import struct
 import threading
@@ -311,6 +313,8 @@ class _Exchange:
         if self._fault.kill:
             proxy.kill()
             return False
+        if self._fault.victim is not None:
+            os.kill(self._fault.victim, signal.SIGKILL)
         if self._fault.reset:
             return _reset(self._client.socket)
         if self._fault.answer is not None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -394,6 +397,18 @@ def test_a_kill_can_be_a_rule(s3, between, direct, key):
     between.clear()
     between.revive()
     s3.abort_multipart_upload(key, UploadId=upload)
+
+
+def test_a_process_is_killed(s3, between, direct, key):
+    """A process can be killed at a request, which the server then never hears of."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as victim:
+        between.on(http_faults.kill_process(victim.pid), method="PUT", after=1)
+        s3.put(key)
+        assert victim.poll() is None
+        with pytest.raises(botocore.ConnectionClosedError):
+            s3.put(f"{key}-2")
+        assert victim.wait(10) == -signal.SIGKILL
+    assert (direct.has(key), direct.has(f"{key}-2")) == (True, False)
 
 
 def test_it_leaves_no_thread(s3_server, s3_bucket):

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import uuid
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from keepbest.errors import (
     RunExistsError,
     SaveFailedError,
     StorageError,
+    StorageFullError,
 )
 from keepbest.storage.backend import open_backend
 from keepbest.storage.layout import checkpoint_of, commit_key, data_key
@@ -56,10 +59,10 @@ class Weights:
         self.values = state["values"]
 
 
-WAYS = ["local to memory", "memory to local", "local to s3", "local to gcs"]
+WAYS = ["local to memory", "memory to local", "local to s3", "gcs to local"]
 
 
-@pytest.fixture(params=[pytest.param(way, marks=[pytest.mark.bucket] * way.endswith(("s3", "gcs"))) for way in WAYS])
+@pytest.fixture(params=[pytest.param(way, marks=[pytest.mark.bucket] * ("memory" not in way)) for way in WAYS])
 def tiers(request, tmp_path):
     """The URLs of a run and of its mirror; nothing is there yet."""
     return tuple(place(kind, request, tmp_path) for kind in request.param.split(" to "))
@@ -151,9 +154,24 @@ def test_the_mirror_has_what_the_run_has(tiers, mode):
 def test_rows_after_the_last_checkpoint_come_too(tiers):
     """What was logged since the last save is in the mirror's history when the Checkpointer is closed."""
     policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=None, at_end=False)
-    train(tiers, [1.0, 2.0, 3.0], policy)
+    with Checkpointer(tiers[0], policy, mirror=tiers[1], weights=Weights()) as ckpt:
+        for loss in (1.0, 2.0, 3.0):
+            ckpt.log(val_loss=loss)
+            ckpt.wait()
+            settle(ckpt)
     assert kept(tiers[1]) == [(0, 1.0)]
     assert keepbest.open_run(tiers[1]).history()["val_loss"] == [1.0, 2.0, 3.0]
+
+
+def test_a_checkpoint_comes_with_its_history(tiers):
+    """The rows that led to a checkpoint are in the mirror as soon as it is, whatever becomes of the program."""
+    with Checkpointer(tiers[0], BY_LOSS, mirror=tiers[1], weights=Weights()) as ckpt:
+        for number, loss in enumerate((3.0, 1.0, 2.0)):
+            ckpt.log(val_loss=loss)
+            ckpt.wait()
+            settle(ckpt)
+            mirror = keepbest.open_run(tiers[1])
+            assert (mirror.latest.epoch, len(mirror.history()["val_loss"])) == (number, number + 1)
 
 
 def test_each_tier_keeps_the_best_by_each_monitor(tiers):
@@ -319,6 +337,20 @@ def test_another_machine_may_have_gone_on(tiers, tmp_path):
     assert keepbest.open_run(tiers[0]).history()["val_loss"] == losses
     assert keepbest.open_run(tiers[1]).history()["val_loss"] == losses
     assert kept(tiers[0]) == kept(tiers[1]) == [(5, 0.5)]
+
+
+def test_a_branch_from_a_disk_that_lags_collides_with_nothing(tiers, tmp_path):
+    """Who goes on from an older checkpoint of a disk that is behind its mirror gets numbers that are new to both."""
+    losses = [5.0, 4.0, 3.0, 2.0]
+    train(tiers, losses, upto=2)
+    train((str(tmp_path / "elsewhere"), tiers[1]), losses)
+    with Checkpointer(tiers[0], BY_LOSS, mirror=tiers[1], weights=Weights()) as ckpt:
+        assert ckpt.restore("epoch-002").epoch == 1
+        ckpt.log(val_loss=1.0)
+    for url in tiers:
+        run = keepbest.open_run(url)
+        assert (run.latest.sequence, run.latest.info.parent, run.best.metrics) == (5, 2, {"val_loss": 1.0})
+        assert run.history()["val_loss"] == [5.0, 4.0, 1.0]
 
 
 def test_a_finished_run_elsewhere_keeps_its_history(tiers, tmp_path):
@@ -590,24 +622,22 @@ def test_what_is_damaged_on_the_disk_does_not_block_the_rest(tiers):
     weights = Weights()
     with Checkpointer(tiers[0], BY_LOSS, mirror=tiers[1], weights=weights, mode="sync") as ckpt:
         gate = through(ckpt, Gate)
-        ckpt.log(val_loss=5.0)
-        assert gate.waiting.wait(30)
-        weights.values = weights.values + 1
-        ckpt.log(val_loss=1.0)
-        best = keepbest.open_run(tiers[0]).best
-        key = data_key(best.name, "weights.safetensors")
+        for loss in (5.0, 1.0, 2.0):
+            weights.values = weights.values + 1
+            ckpt.log(val_loss=loss)
+            assert gate.waiting.wait(30)
+        latest = keepbest.open_run(tiers[0]).latest
+        key = data_key(latest.name, "weights.safetensors")
         backend = open_backend(tiers[0])
         data = backend.read(key)
         backend.delete([key])
         backend.put(key, [data[:-1], b"!"])
-        weights.values = weights.values + 1
-        ckpt.log(val_loss=2.0)
-        gate.opened.set()
-        with pytest.warns(UserWarning, match=rf"{best.name} cannot be copied.*weights\.safetensors"):
+        with pytest.warns(UserWarning, match=rf"{latest.name} cannot be copied.*weights\.safetensors"):
+            gate.opened.set()
             with pytest.raises(MirrorFailedError) as caught:
                 ckpt.close()
-    assert caught.value.checkpoints == (best.name,)
-    assert kept(tiers[1])[-1] == (2, 2.0)
+    assert caught.value.checkpoints == (latest.name,)
+    assert kept(tiers[1]) == [(1, 1.0)]
     assert keepbest.open_run(tiers[1]).verify().ok
 
 
@@ -652,6 +682,15 @@ def test_an_unusable_mirror_is_noticed_before_training(tmp_path):
         Checkpointer(str(tmp_path / "run"), mirror=str(tmp_path / "file" / "mirror"), weights=Weights())
 
 
+def test_the_disk_must_hold_one_more_for_the_upload(tmp_path, monkeypatch):
+    """As what is being uploaded stays until it is there, a mirror asks for the space of one more checkpoint."""
+    free = 5 * Weights().values.nbytes // 2
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    Checkpointer(str(tmp_path / "run"), weights=Weights()).close()
+    with pytest.raises(StorageFullError, match="no space is left"):
+        Checkpointer(str(tmp_path / "run"), mirror=f"memory://test-{uuid.uuid4().hex}", weights=Weights())
+
+
 @pytest.mark.parametrize(
     ("url", "settings", "words"),
     [
@@ -683,16 +722,48 @@ class TwoTiers:
         self.first = SmallRun(open_backend(tiers[0]))
         self.mirror_url = tiers[1]
 
-    def save(self, loss):
-        self.first.save(loss)
+    def save(self, loss, **settings):
+        self.first.save(loss, **settings)
         self.first.writer.retire(self.policy.retain(self.first.writer.checkpoints).retire)
 
     def catch_up(self, backend=None):
         mirror = Mirror(self.first.writer, backend or open_backend(self.mirror_url), self.policy)
+        uploaded = []
         while lacks := mirror.lacks(self.first.writer.checkpoints):
+            assert lacks[0].sequence not in uploaded
+            uploaded.append(lacks[0].sequence)
             mirror.upload(lacks[0], lambda: None)
             mirror.tidy(self.first.writer.checkpoints)
         mirror.close()
+        return uploaded
+
+
+def test_nothing_is_uploaded_only_to_be_retired():
+    """Where the space is limited, the mirror does not delete for the moment what it should have in the end."""
+    policy = CheckpointPolicy(
+        monitor="val_loss", keep_best=1, keep_last=2, keep_every_n_epochs=1, keep_max_bytes=6 * 100_000 + 10_000
+    )
+    made = TwoTiers((f"memory://test-{uuid.uuid4().hex}", f"memory://test-{uuid.uuid4().hex}"), policy)
+    for number, (loss, size) in enumerate([(4.0, 2), (2.0, 1), (7.0, 2), (9.0, 3)]):
+        made.save(loss, arrays={"w": np.full(size * 100_000, number, np.uint8)})
+        if number == 0:
+            assert made.catch_up() == [1]
+    assert made.catch_up() == [4, 3, 2]
+    assert [found.sequence for found in Run(open_backend(made.mirror_url)).checkpoints()] == [2, 3, 4]
+
+
+def test_what_a_crash_left_in_the_mirror_is_cleared_away(monkeypatch):
+    """Files of an upload that no process finished do not pile up in the mirror."""
+    made = TwoTiers((f"memory://test-{uuid.uuid4().hex}", f"memory://test-{uuid.uuid4().hex}"))
+    mirror = open_backend(made.mirror_url)
+    mirror.put("checkpoints/epoch-001_aaaaaa/state.json", [b"{}"])
+    made.save(1.0)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * 3600)
+    made.catch_up()
+    assert {checkpoint_of(entry.key) for entry in mirror.list("checkpoints/")} == {
+        found.name for found in made.first.writer.checkpoints
+    }
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
@@ -787,6 +858,21 @@ def test_hurrying_makes_way_for_the_newest(tmp_path):
     committed = [key for key, _ in sorted(times(made.mirror_url).items(), key=lambda item: item[1])]
     assert committed == [commit_key(2), commit_key(1)]
     mirroring.close()
+
+
+def test_closing_breaks_an_upload_off(tmp_path):
+    """Who closes without having waited leaves nothing half-uploaded behind."""
+    made = TwoTiers((str(tmp_path / "run"), f"memory://test-{uuid.uuid4().hex}"))
+    made.first.save(1.0)
+    gate = Gate(open_backend(made.mirror_url))
+    mirroring = Mirroring(Mirror(made.first.writer, gate, BY_LOSS), [])
+    mirroring.offer(made.first.writer.checkpoints)
+    assert gate.waiting.wait(30)
+    mirroring.close()
+    gate.opened.set()
+    with mirroring._state:
+        assert mirroring._state.wait_for(lambda: mirroring._thread is None, 30)
+    assert open_backend(made.mirror_url).list("checkpoints/") == []
 
 
 def times(url):

@@ -182,8 +182,7 @@ def test_nothing_is_left_of_a_crash_in_a_folder(tmp_path):
 
 
 def test_unfinished_uploads_of_the_run_are_aborted(s3_url):
-    """A multipart upload that a crash left is shown, with its reason, and aborted when it is old enough; one of another
-    run, and one of another program in this run's prefix, stay."""
+    """An upload that a crash left is shown, and aborted when it is old enough; those of others stay."""
     import boto3
 
     backend = open_backend(s3_url)

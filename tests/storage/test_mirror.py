@@ -15,6 +15,7 @@ from keepbest.errors import (
     ConcurrentWriterError,
     DamagedFileError,
     DivergedError,
+    ObjectExistsError,
     StorageError,
 )
 from keepbest.storage.backend import open_backend
@@ -24,6 +25,7 @@ from keepbest.storage.layout import JOURNAL, checkpoint_of, commit_key, data_key
 from keepbest.storage.mirror import Copier, check_same_run
 from keepbest.storage.run import Run
 from keepbest.storage.run_writer import RunWriter
+from keepbest.storage.segments import read_appended
 
 WAYS = ["local to memory", "memory to local", "local to s3", "gcs to local"]
 BUCKETS = ("s3", "gcs")
@@ -60,6 +62,13 @@ def log(backend, *losses, after=None, start=0):
         journal.append(row)
     journal.close()
     return journal.mark
+
+
+def logged(*losses):
+    """Return the lines that `log` appends."""
+    backend = open_backend(f"memory://test-{uuid.uuid4().hex}")
+    log(backend, *losses)
+    return backend.read(JOURNAL)
 
 
 def losses(backend):
@@ -246,6 +255,24 @@ def test_anothers_commit_is_left_alone(tiers):
     assert target.list(data_prefix(saved.name)) == []
 
 
+class Overtaken(WrappedBackend):
+    """Somebody else creates each tensor file a moment before we do."""
+
+    def _call(self, name, *args):
+        if name == "put" and args[0].endswith(".safetensors"):
+            self.inner.put(args[0], [b"theirs"])
+        return super()._call(name, *args)
+
+
+def test_a_file_that_somebody_else_put_there_meanwhile_is_left_alone(tiers):
+    """What another process wrote is not deleted when our copy breaks off on it."""
+    source, target = tiers[0](), tiers[1]()
+    saved = SmallRun(source).save()
+    with pytest.raises(ObjectExistsError, match="model.safetensors"):
+        Copier(source, RunWriter(Overtaken(target))).copy(saved)
+    assert bytes_of(target, "") == {data_key(saved.name, "model.safetensors"): b"theirs"}
+
+
 def damage(backend, key, content):
     backend.delete([key])
     if content is not None:
@@ -354,36 +381,74 @@ def test_rows_are_copied_once(tiers):
     copier.copy_rows()
     copier.copy_rows()
     copier.close()
-    assert target.read(JOURNAL) == source.read(JOURNAL)
+    assert read_appended(target, JOURNAL) == read_appended(source, JOURNAL)
     log(source, 4.0, after=mark, start=3)
     again = Copier(source, RunWriter(tiers[1]()))
     again.copy_rows()
     again.close()
-    assert target.read(JOURNAL) == source.read(JOURNAL)
+    assert read_appended(target, JOURNAL) == read_appended(source, JOURNAL)
     assert losses(target) == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_a_row_under_way_waits(tiers):
-    """A line whose end was not written yet is copied when it has one."""
+def test_rows_are_durable_on_return(tiers):
+    """Rows are settled before a commit speaks of them, and with the last call of all."""
     source, target = tiers[0](), tiers[1]()
-    log(source, 1.0, 2.0)
-    whole = source.read(JOURNAL)
+    log(source, 1.0)
+    watched = CrashingBackend(target, -1, "never")
+    Copier(source, RunWriter(watched)).copy_rows()
+    calls = [name for name, _ in watched.trace]
+    assert calls.index("append") < calls.index("settle")
+
+
+def test_a_row_under_way_waits(tiers):
+    """A line whose end was not written yet when it was copied comes again when it has one."""
+    source, target = tiers[0](), tiers[1]()
+    whole = logged(1.0, 2.0)
     copier = Copier(source, RunWriter(target))
     for length in (len(whole) - 30, len(whole)):
         source.replace(JOURNAL, whole[:length])
         copier.copy_rows()
     copier.close()
     assert losses(target) == [1.0, 2.0]
-    assert json.loads(target.read(JOURNAL).splitlines()[-1])["epoch"] == 1
+    assert json.loads(read_appended(target, JOURNAL).splitlines()[-1])["epoch"] == 1
 
 
 def test_a_line_that_a_crash_cut_short_swallows_nothing(tiers):
     """Where the target's last line is torn, what follows begins a line of its own, and the torn row comes again."""
     source, target = tiers[0](), tiers[1]()
-    log(source, 1.0, 2.0, 3.0)
-    whole = source.read(JOURNAL)
+    whole = logged(1.0, 2.0, 3.0)
+    source.replace(JOURNAL, whole)
     target.replace(JOURNAL, whole[: len(whole) // 2 + 5])
     copier = Copier(source, RunWriter(target))
+    copier.copy_rows()
+    copier.close()
+    assert losses(target) == [1.0, 2.0, 3.0]
+
+
+class Tearing(WrappedBackend):
+    """Writes half of what is appended, once, and says that it failed."""
+
+    torn = False
+
+    def _call(self, name, *args):
+        found = super()._call(name, *args)
+        if name == "append" and not self.torn:
+            self.torn, write = True, found.write
+            found.write = lambda data: (write(data[: len(data) // 2]), self.fail())
+        return found
+
+    def fail(self):
+        raise StorageError(self.url, "no space (a test).")
+
+
+def test_rows_that_were_half_written_come_again(tiers):
+    """A failure in the middle of a row costs none: the next call brings all of them."""
+    source, target = tiers[0](), tiers[1]()
+    mark = log(source, 1.0, 2.0)
+    copier = Copier(source, RunWriter(Tearing(target)))
+    with pytest.raises(StorageError, match="no space"):
+        copier.copy_rows()
+    log(source, 3.0, after=mark, start=2)
     copier.copy_rows()
     copier.close()
     assert losses(target) == [1.0, 2.0, 3.0]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from contracts import places
 
 HERE = Path(__file__).parent
 
@@ -33,6 +34,24 @@ def backend():
 @pytest.fixture
 def url(tmp_path):
     return str(tmp_path / "run")
+
+
+ON_BUCKETS = os.environ["KERAS_BACKEND"] == "tensorflow"
+"""What a bucket gets does not depend on the backend, so it is tried on one."""
+
+collect_ignore = [] if ON_BUCKETS else ["test_buckets.py"]
+
+
+@pytest.fixture(params=places.LASTING if ON_BUCKETS else ["local"])
+def place(request):
+    """An empty folder or prefix of a bucket, seen as its owner sees it."""
+    return places.new_place(request)
+
+
+@pytest.fixture
+def run_url(place):
+    """The URL of a run that does not exist yet, on disk and in buckets."""
+    return place.at("run")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from keepbest.errors import (
     StorageFullError,
     UsageError,
 )
+from keepbest.storage.backend import open_backend
 from keepbest.storage.local import LocalBackend
 
 POLICY = CheckpointPolicy(monitor="val_loss")
@@ -83,11 +84,11 @@ def adds(keras):
 # ── saving ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_fit_leaves_a_run(make, fit, url, values):
+def test_fit_leaves_a_run(make, fit, run_url, values):
     """After fit the run holds every epoch's metrics, and the best weights load without Keras."""
     model = make()
-    history = fit(model, [BestCheckpoint(url, POLICY)])
-    run = open_run(url)
+    history = fit(model, [BestCheckpoint(run_url, POLICY)])
+    run = open_run(run_url)
     assert run.history()["val_loss"] == history.history["val_loss"]
     assert set(run.latest.metrics) == set(history.history)
     assert (run.latest.epoch, run.latest.step) == (2, 9)
@@ -107,11 +108,11 @@ def test_any_url_and_both_modes(make, fit):
     assert open_run("memory://keras/run").latest.epoch == 2
 
 
-def test_the_best_weights_at_the_end(make, fit, url, values):
+def test_the_best_weights_at_the_end(make, fit, run_url, values):
     """When fit ends by itself, the model has the weights of its best epoch; the run's latest has the last ones."""
     model = make()
-    fit(model, [BestCheckpoint(url, FALLING)])
-    run = open_run(url)
+    fit(model, [BestCheckpoint(run_url, FALLING)])
+    run = open_run(run_url)
     assert (run.best.epoch, run.latest.epoch) == (0, 2)
     weights = run.best.load("model")
     assert same([weights[variable.path] for variable in model.variables], values(model.variables))
@@ -168,7 +169,7 @@ def test_steps_are_counted(make, fit, url, backend, steps_per_execution):
     assert open_run(url).latest.step == 8 == int(np.array(model.optimizer.iterations.value))
 
 
-def test_saved_within_an_epoch(keras, make, fit, url, values):
+def test_saved_within_an_epoch(keras, make, fit, run_url, values):
     """A checkpoint taken within an epoch has the weights and optimizer of that very step, on JAX too."""
     model, seen = make(), {}
 
@@ -179,8 +180,8 @@ def test_saved_within_an_epoch(keras, make, fit, url, values):
             )
 
     policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=None, every_n_steps=2, keep_all=True)
-    fit(model, [Spy(), BestCheckpoint(url, policy, restore_best=False)], batch_size=12)
-    held = [found for found in open_run(url).checkpoints() if "step" in found.info.reasons]
+    fit(model, [Spy(), BestCheckpoint(run_url, policy, restore_best=False)], batch_size=12)
+    held = [found for found in open_run(run_url).checkpoints() if "step" in found.info.reasons]
     assert [found.step for found in held] == [2, 4, 6, 8, 10, 12]
     for found in held[::2]:
         stored = [*found.load("model").values(), *found.load("optimizer").values()]
@@ -199,35 +200,35 @@ def test_no_step_waits_for_its_logs(keras, url):
 
 
 @pytest.mark.parametrize("first", [1, 3])
-def test_continued_is_as_if_never_interrupted(make, fit, url, state, first):
+def test_continued_is_as_if_never_interrupted(make, fit, run_url, state, first):
     """Two fits, the second of a new model, end with the very bits of one: weights, optimizer, dropout, history."""
     once = make()
-    fit(once, [BestCheckpoint(f"{url}-once", POLICY, restore_best=False)], epochs=4)
-    fit(make(), [BestCheckpoint(url, POLICY)], epochs=first)
+    fit(once, [BestCheckpoint(f"{run_url}-once", POLICY, restore_best=False)], epochs=4)
+    fit(make(), [BestCheckpoint(run_url, POLICY)], epochs=first)
     again = make()
-    trained = fit(again, [BestCheckpoint(url, POLICY, restore_best=False)], epochs=4)
+    trained = fit(again, [BestCheckpoint(run_url, POLICY, restore_best=False)], epochs=4)
     assert trained.epoch == list(range(first, 4))
     assert same(state(again), state(once))
-    assert open_run(url).history()["val_loss"] == open_run(f"{url}-once").history()["val_loss"]
-    assert open_run(url).latest.step == 12
+    assert open_run(run_url).history()["val_loss"] == open_run(f"{run_url}-once").history()["val_loss"]
+    assert open_run(run_url).latest.step == 12
 
 
-def test_a_complete_run_trains_nothing(make, fit, url, values):
+def test_a_complete_run_trains_nothing(make, fit, run_url, values):
     """Started again, a training that is done trains nothing and gives the model the best weights."""
     first = make()
-    fit(first, [BestCheckpoint(url, FALLING)])
+    fit(first, [BestCheckpoint(run_url, FALLING)])
     second = make()
-    trained = fit(second, [BestCheckpoint(url, FALLING)])
+    trained = fit(second, [BestCheckpoint(run_url, FALLING)])
     assert trained.epoch == []
     assert same(values(second.variables), values(first.variables))
-    assert len(open_run(url).history()["val_loss"]) == 3
+    assert len(open_run(run_url).history()["val_loss"]) == 3
 
 
-def test_patience_goes_on(make, fit, url):
+def test_patience_goes_on(make, fit, run_url):
     """Patience used before a restart stays used."""
     policy = FALLING.model_copy(update={"patience": 4})
-    assert fit(make(), [BestCheckpoint(url, policy)], epochs=3).epoch == [0, 1, 2]
-    assert fit(make(), [BestCheckpoint(url, policy)], epochs=20).epoch == [3, 4]
+    assert fit(make(), [BestCheckpoint(run_url, policy)], epochs=3).epoch == [0, 1, 2]
+    assert fit(make(), [BestCheckpoint(run_url, policy)], epochs=20).epoch == [3, 4]
 
 
 def test_out_of_patience_trains_nothing(make, fit, url):
@@ -268,32 +269,32 @@ def test_initial_epoch_of_a_fresh_run(make, fit, url):
     assert open_run(url).latest.epoch == 6
 
 
-def test_left_within_an_epoch(make, fit, url, breaks):
+def test_left_within_an_epoch(make, fit, run_url, breaks):
     """A run that was left within an epoch begins that epoch anew, with one warning that says so."""
     policy = CheckpointPolicy(monitor="val_loss", every_n_steps=1)
     with pytest.raises(BrokenError):
-        fit(make(), [BestCheckpoint(url, policy, mode="sync"), breaks(step=6)])
+        fit(make(), [BestCheckpoint(run_url, policy, mode="sync"), breaks(step=6)])
     with pytest.warns(UserWarning, match="left in the middle of epoch 2, after 2 of its steps") as caught:
-        assert fit(make(), [BestCheckpoint(url, policy)]).epoch == [1, 2]
+        assert fit(make(), [BestCheckpoint(run_url, policy)]).epoch == [1, 2]
     assert len(told(caught, "left in the middle")) == 1
-    assert open_run(url).latest.step == 3 + 2 + 3 + 3
+    assert open_run(run_url).latest.step == 3 + 2 + 3 + 3
 
 
-def test_objects_of_ones_own(make, fit, url):
+def test_objects_of_ones_own(make, fit, run_url):
     """Further objects are saved and resumed with the model."""
-    fit(make(), [BestCheckpoint(url, POLICY, objects={"notes": {"seen": 7}})])
+    fit(make(), [BestCheckpoint(run_url, POLICY, objects={"notes": {"seen": 7}})])
     notes = {"seen": 0}
-    fit(make(), [BestCheckpoint(url, POLICY, objects={"notes": notes})])
+    fit(make(), [BestCheckpoint(run_url, POLICY, objects={"notes": notes})])
     assert notes == {"seen": 7}
 
 
-def test_a_model_that_does_not_fit(make, fit, url, state):
+def test_a_model_that_does_not_fit(make, fit, run_url, state):
     """Another model is refused by fit with every difference, and is left as it is."""
-    fit(make(), [BestCheckpoint(url, POLICY)], epochs=1)
+    fit(make(), [BestCheckpoint(run_url, POLICY)], epochs=1)
     other = make(9)
     before = [np.array(array) for array in other.get_weights()]
     with pytest.raises(StateMismatchError, match=r"dense/kernel' has shape \(4, 8\) in the checkpoint"):
-        fit(other, [BestCheckpoint(url, POLICY)])
+        fit(other, [BestCheckpoint(run_url, POLICY)])
     assert same(other.get_weights(), before)
 
 
@@ -334,14 +335,14 @@ def test_logs_that_are_tensors(keras, make, fit, url, adds):
     assert open_run(url).history()["own"] == [2.0] * 3
 
 
-def test_an_exception_in_fit(make, fit, url, state, breaks):
+def test_an_exception_in_fit(make, fit, run_url, state, breaks):
     """After an exception, the next fit with the same callback goes on from what was saved."""
-    model, callback = make(), BestCheckpoint(url, POLICY, restore_best=False)
+    model, callback = make(), BestCheckpoint(run_url, POLICY, restore_best=False)
     with pytest.raises(BrokenError):
         fit(model, [callback, breaks(epoch=2)], epochs=4)
     assert fit(model, [callback], epochs=4).epoch == [2, 3]
     once = make()
-    fit(once, [BestCheckpoint(f"{url}-once", POLICY, restore_best=False)], epochs=4)
+    fit(once, [BestCheckpoint(f"{run_url}-once", POLICY, restore_best=False)], epochs=4)
     assert same(state(model), state(once))
 
 
@@ -349,19 +350,19 @@ def failing_put(*_args):
     raise StorageFullError("the disk")
 
 
-def test_a_failed_save_ends_fit(make, fit, url, monkeypatch):
+def test_a_failed_save_ends_fit(make, fit, run_url, monkeypatch):
     """A save that fails behind training ends fit with its cause, at the next epoch at the latest."""
     with monkeypatch.context() as patch:
-        patch.setattr(LocalBackend, "put", failing_put)
+        patch.setattr(type(open_backend(run_url)), "put", failing_put)
         with pytest.raises(SaveFailedError, match="no space is left"):
-            fit(make(), [BestCheckpoint(url, POLICY)])
-    assert fit(make(), [BestCheckpoint(url, POLICY)], epochs=2).epoch == [0, 1]
+            fit(make(), [BestCheckpoint(run_url, POLICY)])
+    assert fit(make(), [BestCheckpoint(run_url, POLICY)], epochs=2).epoch == [0, 1]
 
 
-def test_a_failed_save_may_be_a_warning(make, fit, url, monkeypatch):
+def test_a_failed_save_may_be_a_warning(make, fit, run_url, monkeypatch):
     """With on_save_error="warn" training goes on."""
-    callback = BestCheckpoint(url, POLICY.model_copy(update={"on_save_error": "warn"}), restore_best=False)
-    monkeypatch.setattr(LocalBackend, "put", failing_put)
+    callback = BestCheckpoint(run_url, POLICY.model_copy(update={"on_save_error": "warn"}), restore_best=False)
+    monkeypatch.setattr(type(open_backend(run_url)), "put", failing_put)
     with pytest.warns(UserWarning, match="Training goes on"):
         assert fit(make(), [callback]).epoch == [0, 1, 2]
 

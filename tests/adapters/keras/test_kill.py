@@ -1,5 +1,6 @@
 """A fit that is killed and started again ends with the very bits of one that was never interrupted."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -8,24 +9,38 @@ import sys
 from pathlib import Path
 
 import pytest
+from contracts import places
+from contracts.http_faults import kill_process
+from contracts.proxy import FaultProxy
 
 from keepbest import open_run
 
 TRAINER = Path(__file__).parent / "trainer.py"
 
 
-def start(url, kind, moment=0, *more):
-    """Run the trainer; returns its exit code, what it printed at its end, and its errors."""
-    command = [sys.executable, str(TRAINER), url, kind, str(moment), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    ended = [line.split(maxsplit=2)[1:] for line in done.stdout.splitlines() if line.startswith("ended")]
-    return done.returncode, ended[0] if ended else None, done.stderr
+def start(url, kind, moment=0, *more, proxy=None):
+    """Run the trainer; returns its exit code, what it printed at its end, and its errors.
+
+    The kind "request", of this function's own: killed when it sends the request of that number through the proxy.
+    """
+    own = kind == "request"
+    through = {} if proxy is None else places.leading_to(url, proxy.url)
+    command = [sys.executable, str(TRAINER), url, "never" if own else kind, str(moment), *more]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | through
+    ) as running:
+        if own:
+            proxy.clear()
+            proxy.on(kill_process(running.pid), after=moment - 1)
+        out, errors = running.communicate()
+    ended = [line.split(maxsplit=2)[1:] for line in out.splitlines() if line.startswith("ended")]
+    return running.returncode, ended[0] if ended else None, errors
 
 
-def lives(url, deaths, *more):
+def lives(url, deaths, *more, proxy=None):
     """Start, die and start again until training ends; returns the fingerprint and the epochs of the last life."""
     for kind, moment in deaths:
-        code, ended, errors = start(url, kind, moment, *more)
+        code, ended, errors = start(url, kind, moment, *more, proxy=proxy)
         assert (code, ended) == (-signal.SIGKILL, None), errors
     code, ended, errors = start(url, "never", 0, *more)
     assert code == 0, errors
@@ -40,15 +55,18 @@ def trainer(keras):
     return module
 
 
-def test_a_killed_fit_changes_no_bit(trainer, url):
-    """Killed within an epoch, then within a save: the end is the same, bit for bit."""
-    model, _ = trainer.train(f"{url}-once")
+def test_a_killed_fit_changes_no_bit(trainer, place, run_url, tmp_path):
+    """Killed within an epoch, then within a save, on disk or in a bucket: the end is the same, bit for bit."""
+    model, _ = trainer.train(str(tmp_path / "once"))
     expected = trainer.fingerprint(model)
-    fingerprint, epochs = lives(url, [("step", 21), ("call", 14)])
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(FaultProxy(place.server.url)) if place.server else None
+        deaths = [("request", 25)] if proxy else [("step", 21), ("call", 14)]
+        fingerprint, epochs = lives(run_url, deaths, proxy=proxy)
     assert fingerprint == expected
     assert epochs.endswith("4]")
     assert not epochs.startswith("[0")
-    assert open_run(url).verify().ok
+    assert open_run(run_url).verify().ok
 
 
 @pytest.mark.slow

@@ -52,12 +52,12 @@ def save(url, **objects):
 
 
 @pytest.mark.parametrize("inline", [True, False], ids=["in-state", "in-a-file"])
-def test_every_dtype_comes_back(framework, arrays, tensors, url, inline):
+def test_every_dtype_comes_back(framework, arrays, tensors, run_url, inline):
     """A tensor of any dtype keeps its bits, its shape and its kind, wherever it is stored."""
     held = {"tensors": dict(tensors), "ballast": np.zeros(1 if inline else 100_000)}
-    save(url, held=held)
+    save(run_url, held=held)
     held["tensors"] = {}
-    ckpt = Checkpointer(url, CheckpointPolicy(), held=held)
+    ckpt = Checkpointer(run_url, CheckpointPolicy(), held=held)
     ckpt.resume()
     ckpt.close()
     for name, array in arrays.items():
@@ -67,10 +67,10 @@ def test_every_dtype_comes_back(framework, arrays, tensors, url, inline):
 
 
 @pytest.mark.parametrize("wanted", ["numpy", "tensorflow", "jax", "torch"])
-def test_loads_as_any_framework(tensors, arrays, url, wanted):
+def test_loads_as_any_framework(tensors, arrays, run_url, wanted):
     """What one framework saved loads as tensors of another, bit for bit, 64-bit ones on JAX included."""
-    save(url, held=tensors | {"ballast": np.zeros(100_000)})
-    loaded = open_run(url).latest.load("held", framework=wanted)
+    save(run_url, held=tensors | {"ballast": np.zeros(100_000)})
+    loaded = open_run(run_url).latest.load("held", framework=wanted)
     for name, array in arrays.items():
         tensor = loaded[name]
         if wanted == "torch":

@@ -6,6 +6,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from contracts.places import LocalPlace
 from safetensors.numpy import load_file
 
 import keepbest
@@ -16,11 +17,13 @@ from keepbest.errors import (
     ConfigError,
     DamagedFileError,
     KeepbestError,
+    ObjectNotFoundError,
     PlaceholderError,
     SaveFailedError,
     StateMismatchError,
     StorageError,
 )
+from keepbest.storage.backend import open_backend
 
 LOSSES = (0.5, 0.4, 0.45, 0.3, 0.3)
 
@@ -66,10 +69,11 @@ def script(model):
 
 
 @pytest.fixture
-def kernel(keras):
-    """Return the weight that tells the epoch of a saved model."""
+def kernel(keras, tmp_path):
+    """Return the weight that tells the epoch of a saved model, in a place or on disk."""
 
-    def kernel(path):
+    def kernel(where, name):
+        path = where / name if isinstance(where, Path) else where.download(name, tmp_path)
         if str(path).endswith(".weights.h5"):
             model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
             model.load_weights(path)
@@ -80,10 +84,10 @@ def kernel(keras):
     return kernel
 
 
-def files(folder):
-    """Return what a user sees in a folder, hidden files left out."""
-    found = (os.path.relpath(f"{at}/{name}", folder) for at, _, names in os.walk(folder) for name in names)
-    return sorted(name for name in found if not name.startswith(".keepbest"))
+def files(where):
+    """Return what a user sees in a place or a folder, hidden files left out."""
+    found = (LocalPlace(where) if isinstance(where, Path) else where).files()
+    return [name for name in found if not name.startswith(".keepbest/")]
 
 
 TABLE = [
@@ -109,20 +113,21 @@ TABLE = [
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize(("template", "settings"), TABLE)
-def test_same_as_keras(keras, script, kernel, tmp_path, capsys, template, settings):  # noqa: PLR0913, PLR0917 - fixtures
+def test_same_as_keras(  # noqa: PLR0913, PLR0917 - fixtures
+    keras, script, kernel, place, tmp_path, capsys, template, settings
+):
     """The same files, with the same weights, after the same messages as keras.callbacks.ModelCheckpoint."""
-    seen = {}
-    for side, kind in {"keras": keras.callbacks.ModelCheckpoint, "ours": ModelCheckpoint}.items():
+    seen = []
+    for kind, where in ((keras.callbacks.ModelCheckpoint, LocalPlace(tmp_path / "keras")), (ModelCheckpoint, place)):
         script.saves = 0
-        callback = kind(tmp_path / side / template, verbose=1, **settings)
+        callback = kind(where.at(template), verbose=1, **settings)
         key = callback.monitor if callback.monitor != "loss" else "val_loss"
         script.play(callback, key=key)
-        printed = capsys.readouterr().out.replace(f"{tmp_path}/{side}", "ROOT")
-        folder = tmp_path / side
-        weights = {name: kernel(folder / name) for name in files(folder)}
-        seen[side] = (weights, printed, callback.best, callback.filepath.replace(f"/{side}/", "/"))
-    assert seen["ours"] == seen["keras"]
-    assert seen["ours"][0] or settings.get("initial_value_threshold") == 0.1
+        printed = capsys.readouterr().out.replace(where.url, "ROOT")
+        weights = {name: kernel(where, name) for name in files(where)}
+        seen.append((weights, printed, callback.best, callback.filepath.replace(where.url, "ROOT")))
+    assert seen[1] == seen[0]
+    assert seen[1][0] or settings.get("initial_value_threshold") == 0.1
 
 
 def test_same_as_keras_in_fit(keras, make, fit, tmp_path, capsys):
@@ -199,27 +204,27 @@ def test_arguments_by_position(tmp_path):
 # ── what Keras' own does wrong ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_best_within_epochs(script, kernel, tmp_path):
+def test_best_within_epochs(script, kernel, place):
     """save_best_only with an int save_freq judges by the logs of batches; Keras' own raises a TypeError."""
-    callback = ModelCheckpoint(tmp_path / "m.keras", monitor="loss", save_best_only=True, save_freq=2)
+    callback = ModelCheckpoint(place.at("m.keras"), monitor="loss", save_best_only=True, save_freq=2)
     script.play(callback, values=LOSSES[:2])
     assert callback.best == pytest.approx(1 - 7 / 100)
-    assert kernel(tmp_path / "m.keras") == 2
+    assert kernel(place, "m.keras") == 2
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_nan_is_never_the_best(script, kernel, tmp_path, capsys, bad):
+def test_nan_is_never_the_best(script, kernel, place, capsys, bad):
     """NaN or infinity, first or later, is not saved, and the message says why."""
-    callback = ModelCheckpoint(tmp_path / "m.keras", verbose=1, save_best_only=True)
+    callback = ModelCheckpoint(place.at("m.keras"), verbose=1, save_best_only=True)
     script.play(callback, values=(bad, 0.5, bad, 0.4))
     printed = capsys.readouterr().out
     assert f"Epoch 1: val_loss did not improve from None (val_loss is {bad}, which is never the best)" in printed
     assert "Epoch 4: val_loss improved from 0.50000 to 0.40000" in printed
     assert callback.best == 0.4
-    assert kernel(tmp_path / "m.keras") == 4
+    assert kernel(place, "m.keras") == 4
 
 
-def test_missing_metric_saves_as_keras_does(keras, script, kernel, tmp_path):
+def test_missing_metric_saves_as_keras_does(keras, script, tmp_path):
     """Without the metric, Keras 3 warns and saves; so do we, into a file of which nothing is known."""
     for side, kind in {"keras": keras.callbacks.ModelCheckpoint, "ours": ModelCheckpoint}.items():
         with pytest.warns(UserWarning, match="^Can save best model only with val_loss available.$"):
@@ -227,25 +232,25 @@ def test_missing_metric_saves_as_keras_does(keras, script, kernel, tmp_path):
     assert files(tmp_path / "ours") == files(tmp_path / "keras") == ["m_1.keras", "m_2.keras", "m_3.keras"]
 
 
-def test_missing_metric_never_replaces_a_better_file(script, kernel, tmp_path):
+def test_missing_metric_never_replaces_a_better_file(script, kernel, place):
     """A model that cannot be judged does not replace one that was judged: that is told, and nothing is written."""
-    callback = ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
+    callback = ModelCheckpoint(place.at("m.keras"), save_best_only=True)
     with pytest.warns(
         UserWarning, match=r"available\. .*m\.keras holds a model of which val_loss is known \(0\.50000\)"
     ):
         script.play(callback, values=(0.5, None, 0.6))
-    assert kernel(tmp_path / "m.keras") == 1
+    assert kernel(place, "m.keras") == 1
     assert callback.best == 0.5
 
 
-def test_missing_metric_and_a_threshold(script, kernel, tmp_path):
+def test_missing_metric_and_a_threshold(script, kernel, place):
     """With a threshold, a file that was there is taken to have it, and is not replaced unseen."""
-    script.play(ModelCheckpoint(tmp_path / "m.keras"), values=(0.5,))
+    script.play(ModelCheckpoint(place.at("m.keras")), values=(0.5,))
     with pytest.warns(UserWarning, match="was left as it is"):
         script.play(
-            ModelCheckpoint(tmp_path / "m.keras", save_best_only=True, initial_value_threshold=0.5), values=(None,)
+            ModelCheckpoint(place.at("m.keras"), save_best_only=True, initial_value_threshold=0.5), values=(None,)
         )
-    assert kernel(tmp_path / "m.keras") == 1
+    assert kernel(place, "m.keras") == 1
 
 
 def test_a_vector_is_not_judged(script, tmp_path):
@@ -296,17 +301,19 @@ def test_missing_placeholder(script, tmp_path):
     assert files(tmp_path) == []
 
 
-def test_a_folder_in_the_way(script, tmp_path):
-    """A folder where the file should go is told in Keras' words."""
-    (tmp_path / "m.keras").mkdir()
-    with pytest.raises(OSError, match="Please specify a non-directory filepath") as caught:
-        script.play(ModelCheckpoint(tmp_path / "m.keras"))
+def test_a_folder_in_the_way(script, place):
+    """A folder where the file should go is told as such, on disk in Keras' words, and keeps what is in it."""
+    place.write("m.keras/notes.txt", b"precious")
+    words = "is a folder" if "://" in place.url else "Please specify a non-directory filepath"
+    with pytest.raises(OSError, match=words) as caught:
+        script.play(ModelCheckpoint(place.at("m.keras")))
     assert isinstance(caught.value, StorageError)
+    assert files(place) == ["m.keras/notes.txt"]
 
 
-def test_a_failed_save_harms_nothing(script, kernel, tmp_path, monkeypatch):
+def test_a_failed_save_harms_nothing(script, kernel, place, monkeypatch):
     """If Keras fails half way, the old file and `best` stay, nothing half-written is left, and fit is told."""
-    callback = ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
+    callback = ModelCheckpoint(place.at("m.keras"), save_best_only=True)
     script.play(callback, values=(0.5,))
 
     def broken(path, **_):
@@ -318,12 +325,12 @@ def test_a_failed_save_harms_nothing(script, kernel, tmp_path, monkeypatch):
         script.play(callback, values=(0.4,))
     assert isinstance(caught.value.__cause__, TypeError)
     assert callback.best == 0.5
-    assert kernel(tmp_path / "m.keras") == 1
-    assert not [folder for folder, _, _ in os.walk(tmp_path) if ".tmp-" in folder]
+    assert kernel(place, "m.keras") == 1
+    assert not [name for name in place.files() if ".tmp-" in name]
     monkeypatch.undo()
     script.play(callback, values=(0.45,))
     assert callback.best == 0.45
-    assert kernel(tmp_path / "m.keras") == script.saves
+    assert kernel(place, "m.keras") == script.saves
 
 
 def test_a_full_disk_is_told_as_such(script, tmp_path, monkeypatch):
@@ -334,36 +341,36 @@ def test_a_full_disk_is_told_as_such(script, tmp_path, monkeypatch):
         script.play(callback)
 
 
-def test_a_reader_never_sees_half_a_file(script, tmp_path, monkeypatch):
+def test_a_reader_never_sees_half_a_file(script, place, monkeypatch):
     """While Keras writes, what is at the user's path is the old file, whole: the new one appears at once."""
-    path = tmp_path / "m.keras"
+    path = place.at("m.keras")
     script.play(ModelCheckpoint(path), values=(0.5,))
-    before = path.read_bytes()
+    before = place.read("m.keras")
     real, seen = script.model.save, []
 
     def watched(target, **settings):
         real(target, **settings)
-        seen.append(path.read_bytes())
+        seen.append(place.read("m.keras"))
 
     monkeypatch.setattr(script.model, "save", watched)
     script.play(ModelCheckpoint(path), values=(0.4,))
     assert seen == [before]
-    assert path.read_bytes() != before
+    assert place.read("m.keras") != before
 
 
 # ── what is beside the files ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_user_sees_only_the_files(script, tmp_path):
+def test_a_user_sees_only_the_files(script, place):
     """In the folder is what Keras would have written, and one hidden folder; of each callback one commit stays."""
     script.play(
-        ModelCheckpoint(tmp_path / "m_{epoch}.keras"), ModelCheckpoint(tmp_path / "best.keras", save_best_only=True)
+        ModelCheckpoint(place.at("m_{epoch}.keras")), ModelCheckpoint(place.at("best.keras"), save_best_only=True)
     )
-    assert sorted(os.listdir(tmp_path)) == [".keepbest", "best.keras", *(f"m_{n}.keras" for n in range(1, 6))]
-    runs = os.listdir(tmp_path / ".keepbest")
+    assert files(place) == ["best.keras", *(f"m_{n}.keras" for n in range(1, 6))]
+    runs = {name.split("/")[1] for name in place.files() if name.startswith(".keepbest/")}
     assert len(runs) == 2
     for run in runs:
-        opened = open_run(str(tmp_path / ".keepbest" / run))
+        opened = open_run(place.at(f".keepbest/{run}"))
         assert len(opened.checkpoints()) == 1
         assert opened.verify().ok
 
@@ -374,38 +381,38 @@ def test_local_files_take_their_space_once(script, tmp_path):
     assert (tmp_path / "m.keras").stat().st_nlink == 2
 
 
-def test_a_fresh_callback_starts_afresh(script, kernel, tmp_path):
+def test_a_fresh_callback_starts_afresh(script, kernel, place):
     """A new callback knows nothing of the run before, as in Keras: its first value is the best so far."""
-    script.play(ModelCheckpoint(tmp_path / "m.keras", save_best_only=True), values=(0.1,))
-    callback = ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
+    script.play(ModelCheckpoint(place.at("m.keras"), save_best_only=True), values=(0.1,))
+    callback = ModelCheckpoint(place.at("m.keras"), save_best_only=True)
     script.play(callback, values=(0.9,))
     assert callback.best == 0.9
-    assert kernel(tmp_path / "m.keras") == 2
+    assert kernel(place, "m.keras") == 2
 
 
-def test_best_goes_on_over_two_fits(script, kernel, tmp_path):
+def test_best_goes_on_over_two_fits(script, kernel, place):
     """The same callback keeps its best from one fit to the next, as in Keras."""
-    callback = ModelCheckpoint(tmp_path / "m.keras", save_best_only=True)
+    callback = ModelCheckpoint(place.at("m.keras"), save_best_only=True)
     script.play(callback, values=(0.3,))
     script.play(callback, values=(0.5,))
-    assert kernel(tmp_path / "m.keras") == 1
+    assert kernel(place, "m.keras") == 1
 
 
-def test_resume_continues_the_best(script, kernel, tmp_path):
+def test_resume_continues_the_best(script, kernel, place):
     """With resume=True a worse model does not replace the best of the run before; a better one does."""
-    settings = {"filepath": tmp_path / "m.keras", "save_best_only": True, "resume": True}
+    settings = {"filepath": place.at("m.keras"), "save_best_only": True, "resume": True}
     script.play(ModelCheckpoint(**settings), values=(0.5, 0.3))
     callback = ModelCheckpoint(**settings)
     script.play(callback, values=(0.4,))
     assert callback.best == 0.3
-    assert kernel(tmp_path / "m.keras") == 2
+    assert kernel(place, "m.keras") == 2
     script.play(callback, values=(0.2,))
-    assert kernel(tmp_path / "m.keras") == 4
+    assert kernel(place, "m.keras") == 4
 
 
-def test_resume_finishes_what_a_crash_left(script, kernel, tmp_path, monkeypatch):
+def test_resume_finishes_what_a_crash_left(script, kernel, place, monkeypatch):
     """A crash after the commit and before the file was placed: resume=True places it, so file and best agree."""
-    settings = {"filepath": tmp_path / "m.keras", "save_best_only": True, "resume": True}
+    settings = {"filepath": place.at("m.keras"), "save_best_only": True, "resume": True}
     script.play(ModelCheckpoint(**settings), values=(0.5,))
 
     class PowerCutError(BaseException):
@@ -415,14 +422,14 @@ def test_resume_finishes_what_a_crash_left(script, kernel, tmp_path, monkeypatch
         raise PowerCutError
 
     with monkeypatch.context() as patch:
-        patch.setattr("keepbest.storage.local.LocalBackend.publish", cut)
+        patch.setattr(type(open_backend(place.url)), "publish", cut)
         with pytest.raises(PowerCutError):
-            script.play(ModelCheckpoint(tmp_path / "m.keras", save_best_only=True), values=(0.3,))
-    assert kernel(tmp_path / "m.keras") == 1
+            script.play(ModelCheckpoint(place.at("m.keras"), save_best_only=True), values=(0.3,))
+    assert kernel(place, "m.keras") == 1
     callback = ModelCheckpoint(**settings)
     script.play(callback, values=())
     assert callback.best == 0.3
-    assert kernel(tmp_path / "m.keras") == 2
+    assert kernel(place, "m.keras") == 2
 
 
 def test_resume_in_a_folder_that_was_moved(script, kernel, tmp_path):
@@ -435,12 +442,12 @@ def test_resume_in_a_folder_that_was_moved(script, kernel, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_resume_by_another_metric(script, tmp_path):
+def test_resume_by_another_metric(script, place):
     """A best by another metric, or in another direction, is refused: it cannot be compared."""
-    script.play(ModelCheckpoint(tmp_path / "m.keras", save_best_only=True))
+    script.play(ModelCheckpoint(place.at("m.keras"), save_best_only=True))
     for settings in ({"monitor": "val_mae"}, {"mode": "max"}):
         with pytest.raises(ConfigError, match="cannot be compared"):
-            script.play(ModelCheckpoint(tmp_path / "m.keras", save_best_only=True, resume=True, **settings))
+            script.play(ModelCheckpoint(place.at("m.keras"), save_best_only=True, resume=True, **settings))
 
 
 # ── places and formats ────────────────────────────────────────────────────────────────────────────────────────────
@@ -455,7 +462,7 @@ def test_any_url(script, kernel, tmp_path):
     seen = [name for name in fs.find("bucket") if ".keepbest" not in name]
     assert seen == ["/bucket/deep/m_1.keras", "/bucket/deep/m_2.keras"]
     fs.get_file("/bucket/deep/m_2.keras", tmp_path / "m.keras")
-    assert kernel(tmp_path / "m.keras") == 2
+    assert kernel(tmp_path, "m.keras") == 2
     script.play(ModelCheckpoint((tmp_path / "u.keras").as_uri()), values=(0.5,))
     assert (tmp_path / "u.keras").exists()
 
@@ -474,12 +481,12 @@ def test_a_scheme_nobody_serves():
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
-def test_safetensors(script, keras, make, tmp_path, weights_only):
+def test_safetensors(script, keras, make, place, tmp_path, weights_only):  # noqa: PLR0913, PLR0917 - fixtures
     """`.safetensors` is the weights alone, which safetensors reads by itself and `load_weights` puts back."""
-    path = tmp_path / "best.safetensors"
+    path = place.at("best.safetensors")
     callback = ModelCheckpoint(path, save_best_only=True, save_weights_only=weights_only)
     script.play(callback)
-    weights = load_file(path)
+    weights = load_file(place.download("best.safetensors", tmp_path))
     assert [str(array.dtype) for array in weights.values()] == ["float32", "float32"]
     assert float(weights[script.model.layers[0].kernel.path][0, 0]) == 4
     again = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -487,8 +494,11 @@ def test_safetensors(script, keras, make, tmp_path, weights_only):
     assert float(again.layers[0].get_weights()[0][0, 0]) == 4
     with pytest.raises(StateMismatchError):
         load_weights(make(), path)
-    path.write_bytes(b"no")
+    place.write("best.safetensors", b"no")
     with pytest.raises(DamagedFileError):
+        load_weights(again, path)
+    place.delete("best.safetensors")
+    with pytest.raises(ObjectNotFoundError):
         load_weights(again, path)
 
 

@@ -43,15 +43,15 @@ def test_keys_are_the_variables_paths(make, data, url):
     assert {"adam/iteration", "adam/learning_rate", "adam/sequential_dense_kernel_momentum"} <= optimizer.keys()
 
 
-def test_model_and_optimizer_come_back_bit_for_bit(make, data, values, url):
+def test_model_and_optimizer_come_back_bit_for_bit(make, data, values, run_url):
     """Every variable, float and integer, trainable or not, has the bits it was saved with."""
     model = trained(make, data)
     everything = [*model.variables, *model.optimizer.variables]
     before = values(everything)
-    save(url, model=model, optimizer=model.optimizer)
+    save(run_url, model=model, optimizer=model.optimizer)
     for _ in range(3):
         model.train_on_batch(data["x"], data["y"])
-    restored(url, model=model, optimizer=model.optimizer)
+    restored(run_url, model=model, optimizer=model.optimizer)
     for variable, value, expected in zip(everything, values(everything), before, strict=True):
         assert value.dtype == expected.dtype
         assert value.tobytes() == expected.tobytes(), variable.path

@@ -1,0 +1,99 @@
+"""Retry: how often one request is tried, for how long, and what is asked of a store that has just been given up.
+
+All of it fits into the deadline: tries that fail (45 %), the pause before the last one (7 %), a stall in that one
+(25 %), and two requests that tidy up behind it (10 % each).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from ..errors import KeepbestError
+from . import event_loop
+from .client import TransientError
+
+T = TypeVar("T")
+
+RETRIED = "The request had been sent before, without a reply."
+"""The note on an error that a second or later try raised."""
+
+_TRIES, _PAUSE, _STALL, _TIDYING = 0.45, 0.07, 0.25, 0.1
+
+
+def stall(deadline: float) -> float:
+    """Return the seconds without an answer after which one try is given up: a stall is met by a second one."""
+    return deadline * _STALL
+
+
+def patience(deadline: float) -> float:
+    """Return the seconds within which a request that failed is tried again."""
+    return deadline * _TRIES
+
+
+class Retry:
+    """Tries requests to one store again, and remembers when it gave up. Safe to use from several threads."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._given_up: float | None = None
+        """When a request was given up, if none was answered since; seconds, monotonic."""
+
+    def attempt(self, request: Callable[[], T], *, small: bool = False) -> tuple[T, bool]:
+        """Send a request until it is answered, or the deadline is near.
+
+        For a while after one was given up, others are tried once: what tidies up behind it does not wait as long again.
+
+        Args:
+            request: one try.
+            small: it moves no data, so that after one was given up it can be cut short.
+
+        Returns:
+            Its answer, and whether it was sent more than once: then an earlier one may have had its effect.
+
+        Raises:
+            StorageError: with a note `RETRIED` if it was sent more than once.
+        """
+        limit = max(1.0, self._deadline * _TIDYING) if small and self._is_down() else None
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=self._enough(),
+            wait=wait_random_exponential(multiplier=0.1, max=self._deadline * _PAUSE),
+            reraise=True,
+        )
+        try:
+            with event_loop.limited(limit):
+                answer = retrying(request)
+        except TransientError as last:
+            self.give_up()
+            raise last.error from last.__cause__
+        except KeepbestError as error:
+            self._given_up = None
+            if retrying.statistics["attempt_number"] > 1:
+                error.add_note(RETRIED)
+            raise
+        self._given_up = None
+        return answer, retrying.statistics["attempt_number"] > 1
+
+    def give_up(self) -> None:
+        """Remember that the store does not answer."""
+        self._given_up = time.monotonic()
+
+    def _is_down(self) -> bool:
+        return self._given_up is not None and time.monotonic() - self._given_up < self._deadline
+
+    def _enough(self) -> Callable[[RetryCallState], bool]:
+        """Return what says when to stop trying. Time counts from when nothing came: bytes may have moved for long."""
+        began: float | None = None
+
+        def enough(state: RetryCallState) -> bool:
+            nonlocal began
+            now = time.monotonic()
+            if began is None:
+                began = max(state.start_time, now - stall(self._deadline))
+            return self._is_down() or now - began >= patience(self._deadline)
+
+        return enough
