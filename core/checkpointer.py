@@ -50,7 +50,7 @@ class Checkpointer:
         policy: when to save and what to keep; None saves every epoch and keeps the last one.
         storage_options: what fsspec takes for the URL's scheme; never logged or stored.
         mode: "async": `log` and `save` return as soon as the state is copied, and writing goes on behind training.
-            "sync": they return when the checkpoint is durable.
+            "sync": they return when the checkpoint is durable, and hold no second copy of the state.
         mirror: a second place for the run, usually a bucket: what was saved to `url` is copied there behind training,
             the newest first, and comes back from there if `url` is lost. `close` waits for it.
         mirror_options: as `storage_options`, for the mirror.

@@ -11,7 +11,14 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 
-from ..errors import CheckpointNotFoundError, ConcurrentWriterError, DamagedError, KeepbestError, MirrorFailedError
+from ..errors import (
+    CheckpointNotFoundError,
+    ConcurrentWriterError,
+    DamagedError,
+    KeepbestError,
+    MirrorFailedError,
+    UnreachableError,
+)
 from ..storage import progress
 from ..storage.manifest import CheckpointInfo
 from .mirror import Mirror
@@ -82,12 +89,15 @@ class Mirroring:
             return
         try:
             with progress.waiting(), self._state:
-                if not self._tried_again:
-                    self._failure = None
-                    self._tried_again = True
                 self._hurrying = hurry
+                failed_before = self._failure
                 self._begin()
                 self._state.wait_for(lambda: self._thread is None)
+                if self._worth_another_try(failed_before):
+                    self._failure = None
+                    self._tried_again = True
+                    self._begin()
+                    self._state.wait_for(lambda: self._thread is None)
         finally:
             self._hurrying = False
         missing = self.pending
@@ -115,6 +125,12 @@ class Mirroring:
             if self._thread is None and self._failure is None:  # else that would only wait for the store once more
                 with contextlib.suppress(KeepbestError):  # `copy_rows` has told what is missing
                     self._mirror.close()
+
+    def _worth_another_try(self, failed_before: Exception | None) -> bool:
+        """Say so once for what failed; but a store that just now gave no answer for its whole deadline is gone."""
+        just_now = self._failure is not failed_before
+        gone = just_now and isinstance(self._failure, UnreachableError)
+        return self._failure is not None and not self._tried_again and not gone
 
     # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────────
 

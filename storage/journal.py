@@ -94,14 +94,13 @@ class Journal:
 
 
 def read_history(backend: Backend, mark: Mark | None = None) -> History:
-    """Return the history that led to `mark` (None: to the line written last).
+    """Return the history that led to `mark` (None: to the row logged last).
 
     Lines that a crash cut short are passed over. Cost: one read of the journal.
     """
     text = read_appended(backend, JOURNAL)
     branches: dict[str, dict[int, Row]] = {}
     parents: dict[str, Mark] = {}
-    last: Mark | None = None
     for line in text.split(b"\n"):
         parsed = _parse(line)
         if parsed is None:
@@ -110,16 +109,29 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
         branches.setdefault(place.branch, {})[place.rows] = row
         if parent is not None:
             parents[place.branch] = parent
-        last = Mark(branch=place.branch, rows=place.rows + 1)
     rows: list[Row] = []
     seen: set[str] = set()
-    end = mark or last
+    end = mark or _last(branches, parents)
     while end is not None and end.branch not in seen:
         seen.add(end.branch)  # a journal someone altered must not send us round in circles
         branch = branches.get(end.branch, {})
         rows.extend(branch[number] for number in sorted(branch, reverse=True) if number < end.rows)
         end = parents.get(end.branch)
     return History(reversed(rows))
+
+
+def _last(branches: Mapping[str, Mapping[int, Row]], parents: Mapping[str, Mark]) -> Mark | None:
+    """Return the place after the row logged last.
+
+    It is one of a branch that no other continues. Of several the newest: not the one that stands last, as segments and
+    what a run was copied from stand in an order of their own.
+    """
+    continued = {parent.branch for branch, parent in parents.items() if parent.branch != branch}
+    ends = {branch: max(rows) for branch, rows in branches.items() if branch not in continued}
+    if not ends:
+        return None
+    newest = max(ends, key=lambda branch: branches[branch][ends[branch]].time)
+    return Mark(branch=newest, rows=ends[newest] + 1)
 
 
 def _ends_torn(backend: Backend) -> bool:
