@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from .app import TRACEBACK
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+_TEXT = frozenset(("key", "password", "passwd", "secret", "token", "username"))
+"""Options that are text, even if they are all digits."""
 
 _Command = Callable[..., Any]
 
@@ -29,8 +33,8 @@ def run_verb(function: _Command) -> _Command:
                 metavar="KEY=VALUE",
                 multiple=True,
                 callback=_storage_options,
-                help="What fsspec takes for the URL's scheme; repeat it for more. A VALUE that is JSON is read as "
-                "JSON. It is never printed.",
+                help="What fsspec takes for the URL's scheme, such as endpoint_url=https://…; repeat it for more. A "
+                "VALUE that is JSON is read as JSON. It is never printed.",
             ),
             click.option(
                 "--traceback",
@@ -61,10 +65,11 @@ def _storage_options(ctx: click.Context, param: click.Parameter, words: tuple[st
         if not found or not key:
             # The word itself is not shown: it may be a secret.
             raise click.BadParameter("it must have the form KEY=VALUE.", ctx, param)
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
+        options[key] = value
+        with contextlib.suppress(ValueError):
+            read = json.loads(value)
+            if key not in _TEXT or not isinstance(read, (int, float)):
+                options[key] = read
     return options
 
 

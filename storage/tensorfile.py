@@ -30,6 +30,7 @@ ITEM_BYTES = {
 
 _ALIGNMENT = 64
 _CHUNK = 8 << 20
+_LARGE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +178,7 @@ class _Hashing:
         yield self._file.header
         tensors = iter(self._file.offsets.items())  # in the order of the file
         tensor, hasher = next(tensors, None), Hasher()
-        # Chunks end where they would if the header were counted: so they are the parts of an upload as they are.
-        ends = range(_CHUNK - len(self._file.header) % _CHUNK, len(self._data) + _CHUNK, _CHUNK)
-        for low, high in itertools.pairwise([0, *(min(end, len(self._data)) for end in ends)]):
+        for low, high in itertools.pairwise(_cuts(self._file)):
             chunk = self._data[low:high]
             self.whole.update(chunk)
             while tensor is not None and tensor[1][0] < high:
@@ -192,6 +191,24 @@ class _Hashing:
             yield chunk
         for empty in self._file.offsets.keys() - self.digests.keys():
             self.digests[empty] = digest(b"")
+
+
+def _cuts(file: TensorFilePlan) -> list[int]:
+    """Return where the data is cut into chunks: within a large tensor every few megabytes, small ones together.
+
+    So a chunk of a large tensor is a view of its own memory, wherever that lies.
+    """
+    cuts = [0]
+    for begin, end in file.offsets.values():
+        large = end - begin >= _LARGE
+        if large and begin > cuts[-1]:
+            cuts.append(begin)
+        if large or end - cuts[-1] >= _LARGE:
+            cuts.extend(range(cuts[-1] + _CHUNK, end, _CHUNK))
+            cuts.append(end)
+    if file.data_bytes > cuts[-1]:
+        cuts.append(file.data_bytes)
+    return cuts
 
 
 def _named(tensors: Mapping[str, TensorRecord], names: Sequence[str], location: str) -> dict[str, TensorRecord]:

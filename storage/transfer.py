@@ -157,10 +157,10 @@ class Transfer:
         def sent() -> Iterator[Buffer]:
             nonlocal size
             for part in parts:
-                data = part.joined()
-                size += len(data)
-                yield data
-                task.advance(len(data))
+                for buffer in part.buffers:
+                    size += len(buffer)
+                    yield buffer
+                    task.advance(len(buffer))
 
         assert self.client.put_stream is not None
         try:

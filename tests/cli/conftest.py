@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 
 import pytest
+from contracts import places
 
 from keepbest.cli import main
 from keepbest.storage import statefile, tensorfile
@@ -111,15 +112,37 @@ def _rankable(value):
     return value if value is not None and value - value == 0 else None
 
 
+@pytest.fixture(params=places.LASTING)
+def place(request):
+    """An empty folder or prefix of a bucket, in which the run lies, seen without keepbest."""
+    return places.new_place(request)
+
+
 @pytest.fixture
-def build(tmp_path):
+def build(place):
     """An empty run to write to."""
-    return Builder(str(tmp_path / "run"))
+    return Builder(place.url)
 
 
 @pytest.fixture
 def run(build):
-    """The path of a run of three epochs; the second is the best, the third the latest."""
+    """The URL of a run of three epochs; the second is the best, the third the latest."""
+    return three_epochs(build)
+
+
+@pytest.fixture
+def local_build(tmp_path):
+    """An empty run to write to, on disk."""
+    return Builder(str(tmp_path / "run"))
+
+
+@pytest.fixture
+def local_run(local_build):
+    """The path of a run of three epochs, on disk."""
+    return three_epochs(local_build)
+
+
+def three_epochs(build):
     for epoch, loss in enumerate([0.9, 0.4, 0.5]):
         build.save(epoch, train_loss=1.0 / (epoch + 1), val_loss=loss)
-    return build.writer.backend.url
+    return build.url

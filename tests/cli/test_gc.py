@@ -4,6 +4,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from contracts import places
 
 from keepbest.storage import gc
 
@@ -19,26 +20,20 @@ def later(monkeypatch):
 
 
 @pytest.fixture
-def orphans(run, tmp_path, later):
+def orphans(run, place, later):
     """What a crash left two minutes ago beside a whole run: data no commit names, and a temporary file."""
-    for path in ("checkpoints/epoch-009_step-000090_aaaaaa/model.safetensors", "commits/.tmp-" + "a" * 32):
-        file = tmp_path / "run" / path
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(b"x" * 1000)
+    for name in ("checkpoints/epoch-009_step-000090_aaaaaa/model.safetensors", "commits/.tmp-" + "a" * 32):
+        place.write(name, b"x" * 1000)
     later(120)
-    return tmp_path / "run"
-
-
-def everything(folder):
-    return {path for path in folder.rglob("*") if path.is_file()}
+    return place
 
 
 def test_a_dry_run_says_what_and_why_and_deletes_nothing(keepbest, run, orphans):
     """`--dry-run` lists what would go, with the reasons."""
-    before = everything(orphans)
+    before = orphans.files()
     said = keepbest("gc", run, "--dry-run", "--grace", "1m")
     assert said.code == 0
-    assert everything(orphans) == before
+    assert orphans.files() == before
     lines = {line.split()[0]: line for line in said.out.splitlines()}
     assert "no commit names it" in lines["epoch-009_step-000090_aaaaaa"]
     assert lines["epoch-009_step-000090_aaaaaa"].endswith("1 kB          2 min  would be removed")
@@ -48,22 +43,22 @@ def test_a_dry_run_says_what_and_why_and_deletes_nothing(keepbest, run, orphans)
 
 def test_old_orphans_go_and_checkpoints_stay(keepbest, run, orphans, later):
     """What is old and needed by no checkpoint is deleted, nothing else, and the bytes freed are said."""
-    before = everything(orphans)
+    before = orphans.files()
     later(7200)
     said = keepbest("gc", run)
     assert (said.code, said.out.splitlines()[-1]) == (0, f"{run}: 2 kB freed (2,000 bytes).")
-    gone = before - everything(orphans)
-    assert {path.name for path in gone} == {"model.safetensors", ".tmp-" + "a" * 32}
-    assert all("a" * 6 in str(path) for path in gone)
+    gone = set(before) - set(orphans.files())
+    assert {name.split("/")[-1] for name in gone} == {"model.safetensors", ".tmp-" + "a" * 32}
+    assert all("a" * 6 in name for name in gone)
     assert keepbest("verify", run).code == 0
     assert keepbest("gc", run).out == f"{run}: nothing to remove.\n"
 
 
 def test_what_may_belong_to_a_save_under_way_stays(keepbest, run, orphans):
     """By default nothing is touched that changed within the hour, and the list says why."""
-    before = everything(orphans)
+    before = orphans.files()
     said = keepbest("gc", run)
-    assert everything(orphans) == before
+    assert orphans.files() == before
     assert said.out.count("kept: younger than 1 h") == 2
     assert said.out.endswith(f"{run}: nothing to remove.\n")
 
@@ -80,9 +75,9 @@ def test_grace_is_a_span_of_time(keepbest, run, orphans, grace, removed):
 @pytest.mark.parametrize("grace", ["soon", "-5", "1w", ""])
 def test_what_is_no_span_of_time_is_wrong_usage(keepbest, run, orphans, grace):
     """A grace period that cannot be read deletes nothing."""
-    before = everything(orphans)
+    before = orphans.files()
     assert keepbest("gc", run, f"--grace={grace}").code == 2
-    assert everything(orphans) == before
+    assert orphans.files() == before
 
 
 def test_json_says_what_was_removed(keepbest, run, orphans):
@@ -95,29 +90,41 @@ def test_json_says_what_was_removed(keepbest, run, orphans):
 
 def test_with_a_damaged_manifest_no_data_is_deleted(keepbest, run, orphans):
     """As long as a manifest cannot be read, the data it may name is safe, and the user is told."""
-    (orphans / "commits" / "00000002.json").write_bytes(b"junk")
+    orphans.write("commits/00000002.json", b"junk")
     said = keepbest("gc", run, "--grace", "60")
     assert said.out.count("left half-written") == 1
     assert "no commit names it" not in said.out
     assert "1 manifest cannot be read (commits/00000002.json)" in said.out
-    assert len(list(orphans.glob("checkpoints/*"))) == 4
+    assert len({name.split("/")[1] for name in orphans.files() if name.startswith("checkpoints/")}) == 4
 
 
-def test_another_programs_checkpoints_are_not_ours_to_delete(keepbest, tmp_path, later):
+def test_another_programs_checkpoints_are_not_ours_to_delete(keepbest, place, later):
     """A folder that only looks like a run is refused and left as it is."""
-    file = tmp_path / "checkpoints" / "step-100" / "model.pt"
-    file.parent.mkdir(parents=True)
-    file.write_text("precious")
+    place.write("checkpoints/step-100/model.pt", b"precious")
     later(7200)
-    assert keepbest("gc", tmp_path).code == 2
-    assert file.read_text() == "precious"
+    assert keepbest("gc", place.url).code == 2
+    assert place.files() == ["checkpoints/step-100/model.pt"]
 
 
-def test_what_others_keep_inside_a_run_stays(keepbest, run, tmp_path, later):
+def test_what_others_keep_inside_a_run_stays(keepbest, run, place, later):
     """Even inside a run, gc deletes only what keepbest itself named."""
-    for path in ("checkpoints/my-notes/notes.txt", "checkpoints/step-100/model.pt", ".tmp-mine/file"):
-        file = tmp_path / "run" / path
-        file.parent.mkdir(parents=True)
-        file.write_text("precious")
+    for name in ("checkpoints/my-notes/notes.txt", "checkpoints/step-100/model.pt", ".tmp-mine/file"):
+        place.write(name, b"precious")
     later(7200)
     assert keepbest("gc", run, "--json").json["removed"] == []
+
+
+@pytest.mark.parametrize("place", places.BUCKETS[:1], indirect=True)
+def test_uploads_that_were_not_finished_are_shown_and_aborted(keepbest, run, s3_server, s3_bucket, later):
+    """In S3, parts of an upload that a crash left are said to be there, and go; those of a neighbour stay."""
+    s3, prefix = s3_server.client(), run.partition(f"{s3_bucket}/")[2]
+    for folder in (prefix, f"{prefix}-2"):
+        key = f"{folder}/checkpoints/epoch-009_step-000090_aaaaaa/model.safetensors"
+        s3.create_multipart_upload(Bucket=s3_bucket, Key=key)
+    later(7200)
+    said = keepbest("gc", run, "--dry-run")
+    assert "an upload that was not finished  unknown" in said.out
+    report = keepbest("gc", run, "--json").json
+    assert [(orphan["kind"], orphan["bytes"]) for orphan in report["removed"]] == [("upload", 0)]
+    left = s3.list_multipart_uploads(Bucket=s3_bucket, Prefix=prefix).get("Uploads", ())
+    assert [found["Key"].split("/")[0] for found in left] == [f"{prefix}-2"]

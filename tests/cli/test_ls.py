@@ -99,11 +99,10 @@ def test_many_checkpoints_show_the_newest_and_the_best(keepbest, build):
     assert len(keepbest("ls", build.url, "--json").json["checkpoints"]) == 60
 
 
-def test_damaged_manifests_are_listed_as_damaged(keepbest, run, tmp_path):
+def test_damaged_manifests_are_listed_as_damaged(keepbest, run, place):
     """A manifest that cannot be read hides neither itself nor the other checkpoints."""
-    commits = tmp_path / "run" / "commits"
-    (commits / "00000001.json").write_bytes(b"junk")
-    (commits / "00000003.json").write_bytes(seal(b'{"format":"9.0"}'))
+    place.write("commits/00000001.json", b"junk")
+    place.write("commits/00000003.json", seal(b'{"format":"9.0"}'))
     said = keepbest("ls", run)
     _, first, second, third, footer = table(said)
     assert said.code == 0
@@ -119,32 +118,34 @@ def test_damaged_manifests_are_listed_as_damaged(keepbest, run, tmp_path):
     ]
 
 
-def test_a_run_with_no_checkpoint_yet_is_listed_as_empty(keepbest, tmp_path):
+def test_a_run_with_no_checkpoint_yet_is_listed_as_empty(keepbest, place):
     """A run that only logged so far is a run, and holds nothing."""
     from keepbest.storage.backend import open_backend
     from keepbest.storage.history import Row
     from keepbest.storage.journal import Journal
 
-    Journal(open_backend(str(tmp_path))).append(Row(kind="step", epoch=0, step=1, time=0.0, metrics={"loss": 1.0}))
-    said = keepbest("ls", tmp_path)
-    assert (said.code, said.out) == (0, f"{tmp_path}: 0 checkpoints, 0 bytes\n")
+    journal = Journal(open_backend(place.url))
+    journal.append(Row(kind="step", epoch=0, step=1, time=0.0, metrics={"loss": 1.0}))
+    journal.close()
+    said = keepbest("ls", place.url)
+    assert (said.code, said.out) == (0, f"{place.url}: 0 checkpoints, 0 bytes\n")
 
 
-def test_a_pipe_gets_every_column_and_no_colour(keepbest, build):
+def test_a_pipe_gets_every_column_and_no_colour(keepbest, local_build):
     """Where no terminal reads, nothing is cut, left out or coloured, however wide it gets."""
     metrics = {f"a_metric_with_a_long_name_{number}": float(number) for number in range(12)}
-    build.save(0, val_loss=1.0, **metrics)
-    said = keepbest("ls", build.url)
+    local_build.save(0, val_loss=1.0, **metrics)
+    said = keepbest("ls", local_build.url)
     assert all(name in said.out for name in metrics)
     assert len(table(said)) == 2
     assert "\x1b" not in said.out
 
 
-def test_a_narrow_terminal_loses_columns_but_no_part_of_a_name(keepbest, run, monkeypatch):
+def test_a_narrow_terminal_loses_columns_but_no_part_of_a_name(keepbest, local_run, monkeypatch):
     """In a narrow terminal the name, the monitored metric and the marks stay whole; what is left out is named."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "64")
-    said = keepbest("ls", run)
+    said = keepbest("ls", local_run)
     assert "epoch-003_step-000030_" in said.out
     assert "val_loss (min)" in said.out
     assert "latest" in said.out
@@ -153,20 +154,20 @@ def test_a_narrow_terminal_loses_columns_but_no_part_of_a_name(keepbest, run, mo
 
 
 @pytest.mark.parametrize("colours", [True, False])
-def test_no_color_is_honoured(keepbest, run, monkeypatch, colours):
+def test_no_color_is_honoured(keepbest, local_run, monkeypatch, colours):
     """A terminal gets colours unless NO_COLOR is set."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     if not colours:
         monkeypatch.setenv("NO_COLOR", "1")
-    assert ("\x1b[1;32m" in keepbest("ls", run).out) is colours
+    assert ("\x1b[1;32m" in keepbest("ls", local_run).out) is colours
 
 
-def test_names_cannot_steer_the_terminal(keepbest, build):
+def test_names_cannot_steer_the_terminal(keepbest, local_build):
     """Control characters in a stranger's names are written out, in names of checkpoints as in names of metrics."""
-    build.save(0, name="a\x1b]0;owned\x07\nb", monitors=("l\x9boss",), **{"l\x9boss": 1.0, "[bold]x": 2.0})
-    said = keepbest("ls", build.url)
+    local_build.save(0, name="a\x1b]0;owned\x07\nb", monitors=("l\x9boss",), **{"l\x9boss": 1.0, "[bold]x": 2.0})
+    said = keepbest("ls", local_build.url)
     assert not any(not char.isprintable() for char in said.out.replace("\n", ""))
     assert "a\\x1b]0;owned\\x07\\nb" in said.out
     assert "[bold]x" in said.out
-    assert keepbest("ls", build.url, "--json").json["checkpoints"][0]["name"] == "a\x1b]0;owned\x07\nb"
+    assert keepbest("ls", local_build.url, "--json").json["checkpoints"][0]["name"] == "a\x1b]0;owned\x07\nb"

@@ -38,11 +38,11 @@ def test_unknown_verb_is_wrong_usage_with_a_suggestion(keepbest):
 
 
 @pytest.mark.parametrize("verb", ["ls", "show", "verify", "gc"])
-def test_a_place_without_a_run_is_an_error_in_one_sentence(keepbest, tmp_path, verb):
+def test_a_place_without_a_run_is_an_error_in_one_sentence(keepbest, place, verb):
     """A URL that holds no run is refused with exit code 2, a message and no traceback."""
-    said = keepbest(verb, tmp_path)
+    said = keepbest(verb, place.url)
     assert (said.code, said.out) == (2, "")
-    assert said.err == f"Error: {tmp_path} holds no run. Give the folder or prefix that a Checkpointer writes to.\n"
+    assert said.err == f"Error: {place.url} holds no run. Give the folder or prefix that a Checkpointer writes to.\n"
 
 
 def test_a_place_without_a_run_cannot_be_exported_from(keepbest, tmp_path):
@@ -60,7 +60,7 @@ def test_traceback_is_shown_when_asked_for(keepbest, tmp_path, monkeypatch):
     assert "Traceback" in keepbest("ls", tmp_path).err
 
 
-def test_a_bug_is_not_mistaken_for_the_answer_no(keepbest, run, monkeypatch):
+def test_a_bug_is_not_mistaken_for_the_answer_no(keepbest, local_run, monkeypatch):
     """If keepbest itself breaks, the exit code is neither "no" nor "wrong usage", and the traceback is there."""
     from keepbest.storage import listing
 
@@ -68,21 +68,21 @@ def test_a_bug_is_not_mistaken_for_the_answer_no(keepbest, run, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(listing, "decode", broken)
-    said = keepbest("ls", run)
+    said = keepbest("ls", local_run)
     assert said.code == 70
     assert "ZeroDivisionError" in said.err
 
 
-def test_values_of_storage_options_are_never_printed(keepbest, run):
+def test_values_of_storage_options_are_never_printed(keepbest, local_run):
     """A secret given as a storage option appears in no message, whether it is well formed or not."""
     for words in (["key=hunter2"], ["hunter2"], ["=hunter2"], ['key={"deep": "hunter2"}']):
-        said = keepbest("ls", run, "--storage-option", *words, "--traceback")
+        said = keepbest("ls", local_run, "--storage-option", *words, "--traceback")
         assert said.code == 2
         assert "hunter2" not in said.out + said.err
 
 
-def test_storage_options_reach_the_backend_with_their_types(keepbest, run, monkeypatch):
-    """Values that are JSON arrive as what they are, all others as text."""
+def test_storage_options_reach_the_backend_with_their_types(keepbest, local_run, monkeypatch):
+    """Values that are JSON arrive as what they are, all others as text; so does a key that is all digits."""
     from keepbest.cli import ls
 
     seen = {}
@@ -92,20 +92,21 @@ def test_storage_options_reach_the_backend_with_their_types(keepbest, run, monke
         return library.open_run(url)
 
     monkeypatch.setattr(ls, "open_run", spy)
-    options = ["anon=true", "key=AKIA", 'client_kwargs={"endpoint_url": "http://x"}', "empty=", "padded=a=b"]
-    assert keepbest("ls", run, *(word for option in options for word in ("--storage-option", option))).code == 0
+    options = ["anon=true", "key=123", 'client_kwargs={"endpoint_url": "http://x"}', "empty=", "padded=a=b", "token={}"]
+    assert keepbest("ls", local_run, *(word for option in options for word in ("--storage-option", option))).code == 0
     assert seen == {
         "anon": True,
-        "key": "AKIA",
+        "key": "123",
         "client_kwargs": {"endpoint_url": "http://x"},
         "empty": "",
         "padded": "a=b",
+        "token": {},
     }
 
 
-def test_warnings_are_sentences_on_standard_error(keepbest, build, run, tmp_path):
+def test_warnings_are_sentences_on_standard_error(keepbest, run, place):
     """What the library warns of reaches the user as a sentence, and standard output stays clean."""
-    (tmp_path / "run" / "commits" / "00000001.json").write_bytes(b"junk")
+    place.write("commits/00000001.json", b"junk")
     said = keepbest("show", run, "best", "--json")
     assert said.code == 0
     assert said.json["sequence"] == 2
@@ -126,9 +127,9 @@ def test_a_checkpoint_that_is_not_one_is_an_error_that_helps(keepbest, run, word
     assert "epoch-001_step-000010_" in said.err
 
 
-def test_error_messages_cannot_steer_the_terminal(keepbest, build):
+def test_error_messages_cannot_steer_the_terminal(keepbest, local_build):
     """Control characters in a stranger's checkpoint names are written out in errors too."""
-    build.save(0, name="evil\x1b[2J\u202e")
-    said = keepbest("show", build.url, "nothing")
+    local_build.save(0, name="evil\x1b[2J\u202e")
+    said = keepbest("show", local_build.url, "nothing")
     assert "\x1b" not in said.err
     assert "evil\\x1b[2J\\u202e" in said.err

@@ -22,11 +22,11 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture
-def big(build):
+def big(local_build):
     """A run of three checkpoints."""
     for epoch in range(3):
-        build.save(epoch, val_loss=1.0 / (epoch + 1))
-    return build.url
+        local_build.save(epoch, val_loss=1.0 / (epoch + 1))
+    return local_build.url
 
 
 def test_verify_shows_how_far_it_is(big):

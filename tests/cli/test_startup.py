@@ -33,14 +33,14 @@ def test_python_dash_m_is_the_command():
     assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "keepbest", "")
 
 
-def test_a_verb_imports_no_framework(run, tmp_path):
+def test_a_verb_imports_no_framework(local_run, tmp_path):
     """Looking at a run is quick and needs no framework installed: none is imported, nor are NumPy and fsspec."""
     for words in (
-        ["ls", run],
-        ["show", run, "--tensors"],
-        ["verify", run],
-        ["export", run, tmp_path / "out"],
-        ["gc", run],
+        ["ls", local_run],
+        ["show", local_run, "--tensors"],
+        ["verify", local_run],
+        ["export", local_run, tmp_path / "out"],
+        ["gc", local_run],
     ):
         assert not imported_by(words) & set(HEAVY)
 
@@ -50,11 +50,11 @@ def test_help_imports_nothing_of_ours_but_itself():
     assert not imported_by(["--help"]) & {*HEAVY, "pydantic", "rich"}
 
 
-def test_json_does_without_rich(run):
+def test_json_does_without_rich(local_run):
     """`--json` works where rich is not installed; a table then says how to install it."""
     code = "import sys; sys.modules['rich'] = None; from keepbest.cli import main; sys.exit(main(sys.argv[1:]))"
-    assert process("ls", run, "--json", code=code).returncode == 0
-    done = process("ls", run, code=code)
+    assert process("ls", local_run, "--json", code=code).returncode == 0
+    done = process("ls", local_run, code=code)
     assert (done.returncode, done.stdout) == (2, "")
     assert 'pip install "keepbest[cli]"' in done.stderr
 
@@ -69,11 +69,11 @@ def test_without_click_the_command_says_how_to_get_it():
 
 
 @pytest.mark.parametrize("form", ["--json", "--all"])
-def test_a_reader_that_goes_away_is_no_error(build, form):
+def test_a_reader_that_goes_away_is_no_error(local_build, form):
     """`keepbest ls … | head -1` ends quietly."""
     for epoch in range(600):
-        build.save(epoch, data=False, val_loss=1.0)
-    command = [sys.executable, "-m", "keepbest", "ls", build.url, form]
+        local_build.save(epoch, data=False, val_loss=1.0)
+    command = [sys.executable, "-m", "keepbest", "ls", local_build.url, form]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         running.stdout.read(10)
         running.stdout.close()
@@ -81,12 +81,12 @@ def test_a_reader_that_goes_away_is_no_error(build, form):
     assert (running.returncode, complaints) == (0, "")
 
 
-def test_a_terminal_without_the_letters_still_shows_every_name(build):
+def test_a_terminal_without_the_letters_still_shows_every_name(local_build):
     """Where the output cannot hold a character, its number stands for it and the command goes on."""
-    build.save(0, name="modèle-1", val_loss=1.0)
+    local_build.save(0, name="modèle-1", val_loss=1.0)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
-        [sys.executable, "-m", "keepbest", "ls", build.url],
+        [sys.executable, "-m", "keepbest", "ls", local_build.url],
         capture_output=True,
         text=True,
         check=False,

@@ -1,10 +1,14 @@
 """`keepbest verify`."""
 
+import fnmatch
+
 import pytest
 
 
-def files(tmp_path, pattern):
-    return sorted((tmp_path / "run").glob(pattern))
+def only(place, pattern):
+    """Return the name of the one file that fits a shell pattern."""
+    (name,) = fnmatch.filter(place.files(), pattern)
+    return name
 
 
 def test_a_whole_run_is_the_answer_yes(keepbest, run):
@@ -17,12 +21,12 @@ def test_a_whole_run_is_the_answer_yes(keepbest, run):
     assert said.err == ""
 
 
-def test_a_flipped_bit_is_the_answer_no(keepbest, run, tmp_path):
+def test_a_flipped_bit_is_the_answer_no(keepbest, run, place):
     """Exit code 1 and the name of the tensor tell what a flipped bit has damaged, and what is still whole."""
-    file = files(tmp_path, "checkpoints/epoch-002*/model.safetensors")[0]
-    data = bytearray(file.read_bytes())
+    name = only(place, "checkpoints/epoch-002*/model.safetensors")
+    data = bytearray(place.read(name))
     data[-1] ^= 1
-    file.write_bytes(data)
+    place.write(name, bytes(data))
     said = keepbest("verify", run)
     assert said.code == 1
     assert [line.split()[0] for line in said.out.splitlines()[:3]] == ["whole", "whole", "DAMAGED"]
@@ -31,9 +35,9 @@ def test_a_flipped_bit_is_the_answer_no(keepbest, run, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["commits/00000001.json", "checkpoints/epoch-001*/state.json"])
-def test_json_names_the_whole_and_the_damaged(keepbest, run, tmp_path, target):
+def test_json_names_the_whole_and_the_damaged(keepbest, run, place, target):
     """Programs get the same answer as one object."""
-    files(tmp_path, target)[0].write_bytes(b"junk")
+    place.write(only(place, target), b"junk")
     said = keepbest("verify", run, "--json")
     report = said.json
     assert (said.code, report["schema"], report["ok"]) == (1, "keepbest.verify/1", False)
@@ -41,9 +45,9 @@ def test_json_names_the_whole_and_the_damaged(keepbest, run, tmp_path, target):
     assert set(report["problems"][0]) == {"checkpoint", "file", "tensor", "message"}
 
 
-def test_a_missing_file_is_damage(keepbest, run, tmp_path):
+def test_a_missing_file_is_damage(keepbest, run, place):
     """A file that someone deleted is named."""
-    files(tmp_path, "checkpoints/epoch-003*/optimizer.safetensors")[0].unlink()
+    place.delete(only(place, "checkpoints/epoch-003*/optimizer.safetensors"))
     said = keepbest("verify", run)
     assert said.code == 1
     assert "optimizer.safetensors: it does not exist" in said.out

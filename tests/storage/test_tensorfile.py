@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import ml_dtypes
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from contracts.faults import WrappedBackend
 from contracts.runs import SmallRun, same, spec, staged
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from keepbest.errors import ConfigError, DamagedFileError
 from keepbest.storage import arrays, tensorfile
 from keepbest.storage.backend import open_backend
+from keepbest.storage.digest import digest
 from keepbest.storage.manifest import TensorRecord
 from keepbest.storage.run import Run
 from keepbest.storage.tensorfile import ITEM_BYTES, TensorSpec
@@ -267,3 +270,33 @@ def test_a_tensor_that_the_manifest_does_not_list(backend):
     artifact = stored(backend, {"w": np.zeros(3)})
     with pytest.raises(DamagedFileError, match="'v'"):
         tensorfile.read(backend, KEY, artifact, ["v"])
+
+
+# ── chunks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_large_tensors_are_streamed_as_views_of_themselves(memory_url):
+    """Of any mixture, chunks of large tensors are cut at their edges, small ones go together; digests are right."""
+    sizes = [3 << 20, 10, 20 << 20, *range(1, 400, 7), 0, (1 << 20) + 1, 5, 9 << 20]
+    arrays = {f"t{number}": np.full(size, number, np.uint8) for number, size in enumerate(sizes)}
+    plan, data = staged(arrays)
+    backend = open_backend(memory_url)
+    seen = []
+
+    class Watching(WrappedBackend):
+        def _call(self, name, *args):
+            if name == "put":
+                seen.extend(args[1])
+                args = (args[0], seen)
+            return super()._call(name, *args)
+
+    artifact = tensorfile.write(Watching(backend), "checkpoints/c/a.safetensors", plan, data)
+    assert len(seen) < 20
+    assert max(map(len, seen[1:])) <= 8 << 20
+    large = {name: span for name, span in plan.offsets.items() if span[1] - span[0] >= 1 << 20}
+    starts = list(itertools.accumulate((len(chunk) for chunk in seen[1:]), initial=0))
+    assert starts[-1] == plan.data_bytes
+    assert {edge for span in large.values() for edge in span} <= set(starts)
+    found = tensorfile.read(backend, "checkpoints/c/a.safetensors", artifact)
+    assert all(bytes(found[name].data) == array.tobytes() for name, array in arrays.items())
+    assert artifact.digest == digest(backend.read("checkpoints/c/a.safetensors"))
