@@ -106,7 +106,8 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
         if parsed is None:
             continue
         place, parent, row = parsed
-        branches.setdefault(place.branch, {})[place.rows] = row
+        branches[place.branch] = rows_of = branches.pop(place.branch, {})  # the branch written to last stands last
+        rows_of[place.rows] = row
         if parent is not None:
             parents[place.branch] = parent
     rows: list[Row] = []
@@ -123,14 +124,14 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
 def _last(branches: Mapping[str, Mapping[int, Row]], parents: Mapping[str, Mark]) -> Mark | None:
     """Return the place after the row logged last.
 
-    It is one of a branch that no other continues. Of several the newest: not the one that stands last, as segments and
-    what a run was copied from stand in an order of their own.
+    It is one of a branch that no other continues. Of several the newest, and only of equally new ones the one that
+    stands last: segments, and what a run was copied from, stand in an order of their own.
     """
     continued = {parent.branch for branch, parent in parents.items() if parent.branch != branch}
     ends = {branch: max(rows) for branch, rows in branches.items() if branch not in continued}
     if not ends:
         return None
-    newest = max(ends, key=lambda branch: branches[branch][ends[branch]].time)
+    newest = max(reversed(ends), key=lambda branch: branches[branch][ends[branch]].time)
     return Mark(branch=newest, rows=ends[newest] + 1)
 
 
