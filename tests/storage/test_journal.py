@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keepbest.storage import segments
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal, Mark, read_history
-from keepbest.storage.layout import JOURNAL
+from keepbest.storage.layout import JOURNAL, segment_key
 from keepbest.storage.segments import read_appended
 
 
@@ -273,3 +275,69 @@ def test_the_cost_of_a_row_does_not_grow(backend):
     assert counting.read_bytes <= 1
     assert len(data) < 50_000 * 150
     assert [found.epoch for found in history_of(backend).rows] == list(range(50_000))
+
+
+# ── segments ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("clock", [0, -(10**6)], ids=["same clock", "clock behind"])
+def test_a_history_goes_on_where_the_run_was_copied_to(tmp_path, memory_url, clock):
+    """Rows in pieces, from a bucket, and rows appended to a file later are one history, whatever the clocks say."""
+    bucket, disk = open_backend(memory_url), open_backend(str(tmp_path / "run"))
+    first = Journal(bucket)
+    write(first, [0, 1])
+    disk.replace(segment_key(JOURNAL, "0000000000000000001-abcdef01", 0), bucket.read(JOURNAL))
+    second = Journal(disk)
+    second.continue_from(first.mark)
+    for number in (2, 3):
+        second.append(Row(kind="epoch", epoch=number, step=0, time=1.7e9 + clock, metrics={"loss": 1.0}))
+    assert epochs(history_of(disk)) == [0, 1, 2, 3]
+
+
+def test_a_segment_is_set_anew_until_it_is_long(memory_url, monkeypatch):
+    """Rows of many flushes stand in few segments, none is sent over and over, and none is lost between two."""
+    monkeypatch.setattr(segments, "LONGEST", 1000)
+    backend = open_backend(memory_url)
+    appender = segments.SegmentAppender(backend, JOURNAL)
+    rows = [b"%03d" % number + b"x" * 96 + b"\n" for number in range(50)]
+    for one in rows:
+        appender.write(one)
+        appender.flush()
+        appender.flush()
+    found = [entry.size for entry in backend.list("metrics/")]
+    assert len(found) == 5
+    assert set(found) == {1000}
+    assert read_appended(backend, JOURNAL) == b"".join(rows)
+
+
+def test_rows_that_could_not_be_sent_are_sent_later(memory_url):
+    """A store that fails once costs no row: what was not taken is in the next segment that is."""
+    from contracts.faults import FailingBackend
+
+    from keepbest.errors import StorageError
+
+    backend = open_backend(memory_url)
+    appender = segments.SegmentAppender(FailingBackend(backend, 1, after=False), JOURNAL)
+    for number in range(3):
+        appender.write(b"%d\n" % number)
+        try:
+            appender.flush()
+        except StorageError:
+            assert number == 1
+            assert read_appended(backend, JOURNAL) == b"0\n"
+    appender.close()
+    assert read_appended(backend, JOURNAL) == b"0\n1\n2\n"
+
+
+def test_rows_are_sent_without_being_asked_for(memory_url, monkeypatch):
+    """Rows come to the bucket by themselves some moments later, so that a kill loses the last seconds at most."""
+    monkeypatch.setattr(segments, "DELAY", 0.05)
+    backend = open_backend(memory_url)
+    appender = segments.SegmentAppender(backend, JOURNAL)
+    appender.write(b"1\n")
+    for _ in range(200):
+        if read_appended(backend, JOURNAL) == b"1\n":
+            break
+        time.sleep(0.05)
+    assert read_appended(backend, JOURNAL) == b"1\n"
+    appender.close()
