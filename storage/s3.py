@@ -18,6 +18,7 @@ from . import event_loop
 from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
 from .client import Source, Upload
+from .digest import digest
 from .remote_errors import Secrets
 from .s3_errors import translate
 from .sockets import Sockets, words
@@ -71,7 +72,7 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
         "connect_timeout": min(5.0, settings.idle),
         "read_timeout": settings.idle,
         "response_checksum_validation": "when_required",  # every byte is checked against the manifest
-        **_connector({"socket_factory": Sockets(settings.idle)}),
+        **_connector({"socket_factory": Sockets(settings.idle, _environment())}),
     }
     asked = dict(options)
     config |= asked.pop("config_kwargs", None) or {}
@@ -79,6 +80,12 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
         return s3fs.S3FileSystem(**asked, config_kwargs=config)
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"storage_options do not fit s3fs: {Secrets('', options).hide(words(error))}.") from None
+
+
+def _environment() -> str:
+    """Return what changes when the environment says something else: s3fs would go on with what it found at first."""
+    found = sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+    return digest(repr(found).encode())
 
 
 def _connector(arguments: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,8 +14,10 @@ class Sockets:
     (TCP_USER_TIMEOUT, RFC 5482; Linux).
     """
 
-    def __init__(self, idle: float) -> None:
+    def __init__(self, idle: float, environment: str = "") -> None:
+        """Take the seconds of a stall, and what else tells apart the clients that use them."""
         self._idle = idle
+        self._environment = environment
 
     def __call__(self, address: Any) -> socket.socket:
         """Return a socket for an entry of `getaddrinfo`."""
@@ -26,7 +28,7 @@ class Sockets:
         return made
 
     def __repr__(self) -> str:
-        return f"Sockets({self._idle})"
+        return f"Sockets({self._idle}, {self._environment})"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

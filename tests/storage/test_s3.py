@@ -7,6 +7,9 @@ import uuid
 import pytest
 from contracts.backend_contract import BackendContract
 
+from keepbest.errors import CredentialsError
+from keepbest.storage.backend import open_backend
+
 
 class TestS3(BackendContract):
     """The contract, on S3."""
@@ -40,3 +43,12 @@ class TestS3(BackendContract):
         prefix = key.rpartition("/")[0] + "/"
         found = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
         return sorted(item["Key"].removeprefix(prefix) for item in found)
+
+
+def test_what_the_environment_says_now_counts(s3_server, s3_url, monkeypatch):
+    """Credentials that were mended in the environment serve the next one who opens the run, in the same process."""
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(CredentialsError):
+            open_backend(s3_url).list("")
+    assert open_backend(s3_url).list("") == []
