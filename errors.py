@@ -406,7 +406,7 @@ class CredentialsError(StorageError, PermissionError):
 
     def __init__(self, location: str, problem: str) -> None:
         super().__init__(
-            location, f"{problem} Renew them, or give others in storage_options or the environment, and save again."
+            location, f"{problem} Give valid ones in storage_options, the environment or a profile, and try again."
         )
 
 
@@ -440,7 +440,7 @@ class UnreachableError(StorageError, ConnectionError):
     def __init__(self, location: str, problem: str) -> None:
         super().__init__(
             location,
-            f"{problem}. What was stored before is unharmed. Check the network and the endpoint, and save again.",
+            f"{problem}. What was stored before is unharmed. Check the network and the endpoint, and try again.",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -177,6 +178,9 @@ _BACKENDS = {
 }
 
 
+_TORN_SCHEME = re.compile(r"(s3a?|gcs|gs|abfss?|az|sftp):/?(?!/)", re.IGNORECASE)
+
+
 def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Backend:
     """Return the backend for `url`; nothing is created or contacted yet.
 
@@ -193,6 +197,10 @@ def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
     if not isinstance(url, str) or not url.strip() or "\0" in url:
         got = repr(url) if isinstance(url, str) else f"a {type(url).__name__}"
         raise ConfigError(f"the URL of a run must be a non-empty text (got {got}). Give a folder or scheme://… first.")
+    torn = _TORN_SCHEME.match(url)
+    if torn:
+        meant = f"{torn[1].lower()}://{url[torn.end() :]}"
+        raise ConfigError(f"{url} is no URL, and hardly a folder. Did you mean {meant}?")
     scheme, found, _ = url.partition("://")
     name = _BACKENDS.get(scheme if found else "", "remote")
     module = importlib.import_module(f".{name}", __package__)

@@ -39,6 +39,7 @@ from .bucket import BucketBackend, no_secrets_in
 from .client import Source, TransientError, Upload
 from .gcs_errors import answered, unanswered
 from .layout import TEMPORARY_PREFIX
+from .options import check_known
 from .remote_errors import Secrets
 from .sockets import Sockets, words
 from .transfer import TransferSettings
@@ -68,6 +69,7 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     if not bucket:
         raise ConfigError(f"{url} names no bucket. Give gs://bucket/run.")
     clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
+    scheme = _SCHEMES[0]  # one name for one place
     clean = f"{scheme}://{clean}"
     _filesystem(clean, options)  # what is wrong with the options is said at once
 
@@ -89,6 +91,7 @@ def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
         from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - comes with it
     except ImportError as error:
         raise ConfigError("gs:// needs gcsfs. Install it: pip install 'keepbest[gcs]'.") from error
+    check_known(GCSFileSystem, options)
     asked = dict(options)
     if os.environ.get("STORAGE_EMULATOR_HOST") and not asked.get("endpoint_url"):
         asked.setdefault("token", "anon")

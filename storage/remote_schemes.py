@@ -32,8 +32,8 @@ def filesystem_class(url: str) -> Any:
     known = sorted({*fsspec.available_protocols(), *fsspec.registry} - _WRAPPERS)
     if scheme not in known:
         raise ConfigError(
-            f"no backend serves {scheme}:// ({shown}).{did_you_mean(scheme, known)} A run is in a local folder, or "
-            f"behind one of these: {', '.join(known)}."
+            f"no backend serves {scheme}:// ({shown}).{did_you_mean(scheme.lower(), known)} A run is in a local "
+            f"folder, or behind one of these: {', '.join(known)}."
         )
     try:
         return fsspec.get_filesystem_class(scheme)

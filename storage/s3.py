@@ -19,6 +19,7 @@ from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
 from .client import Source, Upload
 from .digest import digest
+from .options import check_known
 from .remote_errors import Secrets
 from .s3_errors import translate
 from .sockets import Sockets, words
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 _SCHEMES = ("s3", "s3a")
 _READ = 1 << 20
+_SESSION = ("profile", "session_vars", "event_hooks", "include_builtin_handlers")
+"""What s3fs hands on to the session of aiobotocore."""
 _MARKS = ("KeyMarker", "UploadIdMarker")
 """Where the next page of a listing of uploads begins; the answers have them with "Next" in front."""
 _ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -50,6 +53,7 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     if not bucket:
         raise ConfigError(f"{url} names no bucket. Give s3://bucket/run.")
     clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
+    scheme = _SCHEMES[0]  # one name for one place
     _filesystem(options, settings)  # what is wrong with the options is said at once
 
     def connect(bucket: str) -> S3Client:
@@ -74,6 +78,7 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
         "response_checksum_validation": "when_required",  # every byte is checked against the manifest
         **_connector({"socket_factory": Sockets(settings.idle, _environment())}),
     }
+    check_known(s3fs.S3FileSystem, options, _SESSION)
     asked = dict(options)
     config |= asked.pop("config_kwargs", None) or {}
     try:
