@@ -57,7 +57,8 @@ class BucketBackend:
         self._settings = settings
         self._schemes = schemes
         self._bucket = url.partition("://")[2].partition("/")[0]
-        self._connected: tuple[int, Transfer] | None = None
+        self._connected: dict[tuple[int, str], Transfer] = {}
+        """By process and bucket."""
         self._connecting: dict[int, threading.Lock] = {}
         self._prefix = _prefix(url)
         self._probed = not settings.conditional_writes
@@ -169,7 +170,7 @@ class BucketBackend:
         bucket, _, key = path.partition("/")
         if not key:
             raise ConfigError(f"{url} names a bucket, not an object in it. Give a URL that ends in a file name.")
-        target = self._transfer if bucket == self._bucket else Transfer(self._connect(bucket), self._settings)
+        target = self._transfer_to(bucket)
         if target.call(lambda: target.client.has_any(key.rstrip("/") + "/")):
             raise StorageError(url, "is a folder, so no file can be placed there. Give a URL that ends in a file name.")
         target.copy(Source(self._client, self._key(source)), key)
@@ -199,11 +200,16 @@ class BucketBackend:
 
     @property
     def _transfer(self) -> Transfer:
+        return self._transfer_to(self._bucket)
+
+    def _transfer_to(self, bucket: str) -> Transfer:
+        """Return the connection to a bucket, made anew in a forked process, and when credentials were refused."""
         process = os.getpid()
         with self._connecting.setdefault(process, threading.Lock()):  # the parent's may be held by a thread of its own
-            if self._connected is None or self._connected[0] != process:
-                self._connected = process, Transfer(self._connect(self._bucket), self._settings)
-            return self._connected[1]
+            held = self._connected.get((process, bucket))
+            if held is None or held.refused:
+                held = self._connected[process, bucket] = Transfer(self._connect(bucket), self._settings)
+            return held
 
     @property
     def _client(self) -> Client:

@@ -21,9 +21,11 @@ DELETE_BATCH = 1000
 class TransientError(Exception):
     """An attempt failed in a way that may pass. Never leaves storage: `error` is raised when retries are over."""
 
-    def __init__(self, error: StorageError) -> None:
+    def __init__(self, error: StorageError, *, tried: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
+        self.tried = tried
+        """It was sent again already, to no avail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +58,9 @@ class Client(Protocol):
     part_limit: int
     """Parts that one upload takes."""
     put_stream: Callable[[str, Iterator[Buffer]], None] | None
-    """What sends the parts of an object by itself, if the client has such: with a window and retries.
+    """What sends the parts of an object by itself, if the client has such: with a window, and some retries.
 
-    Raises `TransientError` for what it does not try again, such as a part that arrives altered. It may leave an upload
-    behind.
+    It raises `TransientError` where `put_part` may come through: that tries longer. It may leave an upload behind.
     """
 
     def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:

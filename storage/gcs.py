@@ -74,14 +74,9 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     _filesystem(clean, options)  # what is wrong with the options is said at once
 
     def connect(bucket: str) -> GcsClient:
-        return GcsClient(scheme, bucket, _service(_filesystem(clean, options), settings))
+        return GcsClient(scheme, bucket, _Service(_filesystem(clean, options), settings))
 
     return BucketBackend(clean, connect, settings, _SCHEMES)
-
-
-@functools.lru_cache
-def _service(filesystem: Any, settings: TransferSettings) -> _Service:
-    return _Service(filesystem, settings)
 
 
 def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
@@ -92,7 +87,7 @@ def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
     except ImportError as error:
         raise ConfigError("gs:// needs gcsfs. Install it: pip install 'keepbest[gcs]'.") from error
     check_known(GCSFileSystem, options)
-    asked = dict(options)
+    asked = {"skip_instance_cache": True, **options}  # the one of before has the credentials of before
     if os.environ.get("STORAGE_EMULATOR_HOST") and not asked.get("endpoint_url"):
         asked.setdefault("token", "anon")
     asked["token"] = _token(asked.get("token"))
@@ -130,12 +125,13 @@ class _Answer:
 
 
 class _Service:
-    """The HTTP session, shared by the clients of several buckets. Belongs to the event loop of fsspec."""
+    """The HTTP session. Belongs to the event loop of fsspec."""
 
     def __init__(self, filesystem: Any, settings: TransferSettings) -> None:
         self.fs = filesystem
         self._settings = settings
         self._session: Any = None
+        self._renewing = asyncio.Lock()
 
     async def session(self) -> Any:
         import aiohttp  # noqa: PLC0415 - comes with gcsfs
@@ -155,12 +151,14 @@ class _Service:
         return self._session
 
     async def headers(self) -> dict[str, str]:
-        """Return what authorises a request; renews the credentials if they have expired."""
+        """Return what authorises a request; renews the credentials if they are about to expire."""
         held = self.fs.credentials.credentials
         headers: dict[str, str] = {}
-        if held is not None and not held.valid:  # asking for others blocks, and no other request is to wait for it
-            await asyncio.wait_for(asyncio.to_thread(self.fs.credentials.maybe_refresh), self._settings.idle)
-        self.fs.credentials.apply(headers)
+        if held is not None:
+            async with self._renewing:
+                if not held.valid:  # in a thread: asking for others blocks
+                    await asyncio.wait_for(asyncio.to_thread(_renew, held, self._settings.idle), self._settings.idle)
+            held.apply(headers)
         return headers
 
     def secrets(self) -> Secrets:
@@ -179,6 +177,12 @@ class _Service:
     def endpoint(self) -> str:
         location: str = self.fs._location  # noqa: SLF001 - argument, environment or Google's, as gcsfs decides
         return location.rstrip("/")
+
+
+def _renew(credentials: Any, idle: float) -> None:
+    from google.auth.transport.requests import Request  # noqa: PLC0415 - comes with gcsfs
+
+    credentials.refresh(functools.partial(Request(), timeout=idle))  # gcsfs would wait for two minutes
 
 
 def _close(loop: asyncio.AbstractEventLoop, session: Any) -> None:

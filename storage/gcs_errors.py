@@ -102,9 +102,7 @@ def unanswered(  # noqa: PLR0911 - as above
     if module.startswith("google.auth"):
         if type(error).__name__ == "TransportError":
             return TransientError(UnreachableError(location, f"credentials cannot be renewed ({said})"))
-        return CredentialsError(location, f"there are no valid credentials ({type(error).__name__}).")
-    if module == "gcsfs.retry":
-        return CredentialsError(location, "the credentials have expired, and could not be renewed.")
+        return CredentialsError(location, f"the credentials could not be renewed ({type(error).__name__}).")
     if isinstance(error, json.JSONDecodeError):
         return TransientError(UnexpectedAnswerError(location, "not JSON"))
     if isinstance(error, (OSError, asyncio.TimeoutError, EOFError)) or module.startswith("aiohttp"):

@@ -7,18 +7,23 @@ of aiohttp. Conditions, listings, copies and whatever is short stay with s3fs, w
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime as dt
 import os
 import re
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from queue import Empty, SimpleQueue
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import ConfigError, CredentialsError, KeepbestError, ObjectNotFoundError, UnreachableError
-from . import event_loop, retry
+from ..errors import (
+    ConfigError,
+    CredentialsError,
+    KeepbestError,
+    ObjectNotFoundError,
+    StorageError,
+    UnexpectedAnswerError,
+    UnreachableError,
+    WrongRegionError,
+)
+from . import retry
 from .backend import Buffer
 from .client import TransientError
 from .s3 import S3Client
@@ -28,13 +33,15 @@ from .transfer import TransferSettings
 _UNDERSTOOD = {"key", "secret", "token", "anon", "endpoint_url", "profile", "client_kwargs"}
 _UNDERSTOOD_BY_CLIENT = {"region_name", "endpoint_url"}
 _SLOWEST = 32 << 10
-"""Bytes per second on one connection below which bytes are sent again: a request's time includes sending its body."""
-_TRIES = 10
+"""Bytes per second on one connection below which a range is not waited for, though bytes keep coming."""
 _FRESH = dt.timedelta(minutes=5)
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _REGION = re.compile(r"<Region>([\w-]+)</Region>")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_STRANGE = re.compile(
+    r"ETag Header missing|missing field `\w+`|invalid \w+ response|range request not supported|Content-Range header"
+)
 _PROCESS = os.getpid()
 
 
@@ -67,112 +74,67 @@ class ObstoreClient(S3Client):
         self._settings = settings
         self._stores: dict[str, Any] = {}
 
-    # ── up ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
     def put_stream(self, key: str, parts: Iterator[Buffer]) -> None:
-        """Send parts, with a window, a checksum and retries of obstore's own, and nothing copied on the way."""
-        loop = self._fs.loop
-        wanted: SimpleQueue[asyncio.Future[Buffer | None] | None] = SimpleQueue()
-        sending = asyncio.run_coroutine_threadsafe(self._put(self._store_up(), key, wanted), loop)
-        sending.add_done_callback(lambda _: wanted.put(None))
-        try:
-            while (want := self._next(wanted, key)) is not None:
-                loop.call_soon_threadsafe(_give, want, next(parts, None))
-            sending.result()
-        except BaseException as error:
-            sending.cancel()
-            if isinstance(error, Exception) and type(error).__module__.startswith("obstore"):
-                raise self._told(error, "upload_part", key) from None  # its text is the whole answer, unchecked
-            raise
+        """Send parts, with a window, a checksum and retries of obstore's own, and nothing copied on the way.
 
-    async def _put(self, store: Any, key: str, wanted: SimpleQueue[Any]) -> None:
+        It is given little time: whether a part stalls or the link is slow cannot be told here, but by `put_part`.
+        """
         import obstore  # noqa: PLC0415 - an extra
 
-        async def stream() -> AsyncIterator[Buffer]:
-            while True:
-                want = asyncio.get_running_loop().create_future()
-                wanted.put(want)
-                part = await want
-                if part is None:
-                    return
-                yield part
-
-        most = self._settings.connections
-        size = self._settings.part_size
-        await obstore.put_async(store, key, stream(), use_multipart=True, chunk_size=size, max_concurrency=most)
-
-    def _next(self, wanted: SimpleQueue[Any], key: str) -> Any:
-        """Wait until obstore wants a part, or has ended. If that takes long, ask whether the store is still there."""
-        since = time.monotonic()
-        while True:
-            with contextlib.suppress(Empty):
-                return wanted.get(timeout=max(since + self._settings.idle - time.monotonic(), self._settings.idle / 10))
-            if self._answers(key):
-                since = time.monotonic()
-            elif time.monotonic() - since > retry.patience(self._settings.deadline):
-                raise UnreachableError(f"{self.url}/{key}", "the store does not answer any more")
-
-    def _answers(self, key: str) -> bool:
+        idle, size, most = self._settings.idle, self._settings.part_size, self._settings.connections
+        store = self._store("up", timeout=idle, retry_timeout=0.9 * idle)
+        source = _Source(self._counted(key, parts))
         try:
-            with event_loop.limited(self._settings.idle):
-                self.head(key)
-        except (TransientError, UnreachableError):
-            return False
-        except KeepbestError:  # that there is no such object, for one
-            return True
-        return True
+            obstore.put(store, key, source, use_multipart=True, chunk_size=size, max_concurrency=most)
+        except Exception as error:
+            if error is source.failure:
+                raise
+            told = self._told(error, "upload_part", key)
+            raise told from None  # the text of obstore's is the answer itself, with all that is in it
 
-    # ── down ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _counted(self, key: str, parts: Iterator[Buffer]) -> Iterator[Buffer]:
+        size, most = 0, self._settings.part_size * self.part_limit
+        for part in parts:
+            size += len(part)
+            if size > most:
+                other = f"'part_size' of more than {self._settings.part_size:,} bytes, or 'client': 's3fs'"
+                raise StorageError(
+                    f"{self.url}/{key}", f"it is larger than {self.part_limit:,} parts. Give storage_options {other}."
+                )
+            yield part
 
     def get_into(self, key: str, begin: int, target: memoryview) -> int:
         """Read a range, and copy it into `target`."""
+        import obstore  # noqa: PLC0415 - an extra
 
-        async def get(store: Any) -> Any:
-            import obstore  # noqa: PLC0415 - an extra
-
-            return await obstore.get_range_async(store, key, start=begin, end=begin + len(target))
-
-        store = self._store_down()
+        idle, longest = self._settings.idle, self._settings.part_size / _SLOWEST
+        patience = retry.patience(self._settings.deadline)
+        store = self._store("down", timeout=longest, read_timeout=idle, retry_timeout=patience)
         try:
-            found = event_loop.run(self._fs.loop, get(store))
+            found = obstore.get_range(store, key, start=begin, end=begin + len(target))
         except Exception as error:  # noqa: BLE001 - told in other words below, whatever it is
             if "416" in _STATUS.findall(str(error)):
                 return 0  # the object ends before it
-            raise self._told(error, "get_object", key) from None  # as above
+            told = self._told(error, "get_object", key)
+            raise (told.error if isinstance(told, TransientError) else told) from None  # as above
         view = memoryview(found)
         target[: len(view)] = view
         return len(view)
 
-    # ── obstore ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _store_up(self) -> Any:
-        # Within its time a request that is answered badly is sent again some times, one that is not answered, once.
-        slowest = self._settings.part_size / _SLOWEST
-        return self._store(timeout=slowest, retry_timeout=slowest + retry.patience(self._settings.deadline))
-
-    def _store_down(self) -> Any:
-        slowest = self._settings.part_size / _SLOWEST
-        patience = retry.patience(self._settings.deadline)
-        return self._store(timeout=slowest, retry_timeout=patience, read_timeout=self._settings.idle)
-
-    def _store(self, *, retry_timeout: float, **timeouts: float) -> Any:
-        way = "down" if "read_timeout" in timeouts else "up"
+    def _store(self, way: str, *, retry_timeout: float, **times: float) -> Any:
         if way not in self._stores:
             from obstore.store import S3Store  # noqa: PLC0415 - an extra
 
             meta = self._run("connect", "", self._fs.set_session()).meta
-            times = {"connect_timeout": min(5.0, self._settings.idle), **timeouts}
+            times["connect_timeout"] = min(5.0, self._settings.idle)
             client: Any = {name: dt.timedelta(seconds=seconds) for name, seconds in times.items()}
             client["allow_http"] = True
-            backoff = {
-                "init_backoff": dt.timedelta(seconds=0.1),
-                "max_backoff": dt.timedelta(seconds=self._settings.deadline / 15),
-                "base": 2,
-            }
+            waits = {"init_backoff": 0.1, "max_backoff": self._settings.deadline / 15}
+            backoff = {name: dt.timedelta(seconds=seconds) for name, seconds in waits.items()}
             tries: Any = {
-                "max_retries": _TRIES,
+                "max_retries": 100,
                 "retry_timeout": dt.timedelta(seconds=retry_timeout),
-                "backoff": backoff,
+                "backoff": {**backoff, "base": 2},
             }
             identity: Any = {"skip_signature": True} if self._fs.anon else {"credential_provider": self._credentials}
             self._stores[way] = S3Store(
@@ -180,7 +142,7 @@ class ObstoreClient(S3Client):
                 endpoint=meta.endpoint_url,
                 region=meta.region_name or "us-east-1",
                 virtual_hosted_style_request=False,
-                checksum_algorithm="SHA256",
+                checksum_algorithm="SHA256",  # without, some servers compare nothing
                 client_options=client,
                 retry_config=tries,
                 **identity,
@@ -205,27 +167,49 @@ class ObstoreClient(S3Client):
             expires = dt.datetime.now(dt.UTC) + _FRESH
         return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires}
 
-    def _told(self, error: BaseException, method: str, key: str) -> KeepbestError | TransientError:
-        """Return our error for obstore's; transient if it has not sent the request again by itself."""
+    def _told(self, error: Exception, method: str, key: str) -> KeepbestError | TransientError:
+        """Return our error for obstore's."""
         if isinstance(error, KeepbestError):
             return error
         text, location, hide = str(error), f"{self.url}/{key}", self._secrets().hide
         code, status = _found(_CODE, text), _found(_STATUS, text)
-        if isinstance(error, FileNotFoundError) and not code:
+        if isinstance(error, FileNotFoundError) and not code and "<html" not in text.lower():
             return ObjectNotFoundError(location)
         if not code and not status:
+            strange = _STRANGE.search(text)
+            if "redirect without LOCATION" in text:
+                return WrongRegionError(location, None)
+            if strange:
+                return UnexpectedAnswerError(location, f"one without what it should hold ({strange[0]})")
             said = hide(text.partition("\n")[0])[:300]
-            return UnreachableError(location, f"the store cannot be reached ({said})")
+            return TransientError(UnreachableError(location, f"the store cannot be reached ({said})"), tried=True)
+        kind = "text/html" if "<html" in text.lower() else ""
         answer = {"Code": code or status, "Message": _found(_MESSAGE, text), "Region": _found(_REGION, text)}
-        told = translate(answer, method, location, self.bucket, hide)
-        return told.error if isinstance(told, TransientError) and status.startswith("5") else told
+        facts = {"HTTPStatusCode": int(status or 0), "HTTPHeaders": {"content-type": kind}}
+        told = translate({**answer, "ResponseMetadata": facts}, method, location, self.bucket, hide)
+        return TransientError(told.error, tried=status >= "500") if isinstance(told, TransientError) else told
+
+
+class _Source:
+    """The parts, and what went wrong where they come from."""
+
+    def __init__(self, parts: Iterator[Buffer]) -> None:
+        self.failure: BaseException | None = None
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[Buffer]:
+        return self
+
+    def __next__(self) -> Buffer:
+        try:
+            return next(self._parts)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.failure = error
+            raise
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str:
     match = pattern.search(text)
     return match[1] if match else ""
-
-
-def _give(want: asyncio.Future[Buffer | None], part: Buffer | None) -> None:
-    if not want.done():  # called off
-        want.set_result(part)

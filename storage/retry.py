@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from ..errors import KeepbestError
+from ..errors import CredentialsError, KeepbestError
 from . import event_loop
 from .client import TransientError
 
@@ -21,17 +21,18 @@ T = TypeVar("T")
 RETRIED = "The request had been sent before, without a reply."
 """The note on an error that a second or later try raised."""
 
-_TRIES, _PAUSE, _STALL, _TIDYING = 0.45, 0.07, 0.25, 0.1
+TRIES, PAUSE, STALL, TIDYING = 0.45, 0.07, 0.25, 0.1
+"""Parts of the deadline."""
 
 
 def stall(deadline: float) -> float:
     """Return the seconds without an answer after which one try is given up: a stall is met by a second one."""
-    return deadline * _STALL
+    return deadline * STALL
 
 
 def patience(deadline: float) -> float:
     """Return the seconds within which a request that failed is tried again."""
-    return deadline * _TRIES
+    return deadline * TRIES
 
 
 class Retry:
@@ -39,6 +40,8 @@ class Retry:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
+        self.refused = False
+        """The store did not accept the credentials: there may be others by now."""
         self._given_up: float | None = None
         """When a request was given up, if none was answered since; seconds, monotonic."""
 
@@ -57,11 +60,11 @@ class Retry:
         Raises:
             StorageError: with a note `RETRIED` if it was sent more than once.
         """
-        limit = max(1.0, self._deadline * _TIDYING) if small and self._is_down() else None
+        limit = max(1.0, self._deadline * TIDYING) if small and self._is_down() else None
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=self._enough(),
-            wait=wait_random_exponential(multiplier=0.1, max=self._deadline * _PAUSE),
+            wait=wait_random_exponential(multiplier=0.1, max=self._deadline * PAUSE),
             reraise=True,
         )
         try:
@@ -72,6 +75,7 @@ class Retry:
             raise last.error from last.__cause__
         except KeepbestError as error:
             self._given_up = None
+            self.refused |= isinstance(error, CredentialsError)
             if retrying.statistics["attempt_number"] > 1:
                 error.add_note(RETRIED)
             raise

@@ -13,12 +13,11 @@ import zlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import ConfigError, CredentialsError, ObjectNotFoundError, UnexpectedAnswerError
+from ..errors import ConfigError, CredentialsError, ObjectNotFoundError, StorageError, UnexpectedAnswerError
 from . import event_loop
 from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
 from .client import Source, Upload
-from .digest import digest
 from .options import check_known
 from .remote_errors import Secrets
 from .s3_errors import translate
@@ -76,21 +75,15 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
         "connect_timeout": min(5.0, settings.idle),
         "read_timeout": settings.idle,
         "response_checksum_validation": "when_required",  # every byte is checked against the manifest
-        **_connector({"socket_factory": Sockets(settings.idle, _environment())}),
+        **_connector({"socket_factory": Sockets(settings.idle)}),
     }
     check_known(s3fs.S3FileSystem, options, _SESSION)
-    asked = dict(options)
+    asked = {"skip_instance_cache": True, **options}  # the one of before has the credentials of before
     config |= asked.pop("config_kwargs", None) or {}
     try:
         return s3fs.S3FileSystem(**asked, config_kwargs=config)
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"storage_options do not fit s3fs: {Secrets('', options).hide(words(error))}.") from None
-
-
-def _environment() -> str:
-    """Return what changes when the environment says something else: s3fs would go on with what it found at first."""
-    found = sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    return digest(repr(found).encode())
 
 
 def _connector(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,7 +169,13 @@ class S3Client:
 
     def head(self, key: str) -> Entry:
         """HeadObject."""
-        answer = self._call("head_object", key, Key=key)
+        try:
+            answer = self._call("head_object", key, Key=key)
+        except ObjectNotFoundError:
+            raise
+        except StorageError:
+            self._run("get_object", key, self._read_into(key, 0, memoryview(bytearray(1))))  # it can say what is wrong
+            raise
         self._expect(answer, "ETag", key)
         return Entry(key=key, size=answer["ContentLength"], modified=answer["LastModified"].timestamp())
 

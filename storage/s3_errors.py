@@ -75,7 +75,7 @@ def translate(
     if isinstance(error, (KeepbestError, TransientError)):
         return error
     if isinstance(error, Mapping):
-        return _answered(error, {}, method, location, bucket, hide)
+        return _answered(error, error.get("ResponseMetadata", {}), method, location, bucket, hide)
     answer = getattr(error, "response", None)
     if isinstance(answer, Mapping) and "Error" in answer:
         return _answered(answer["Error"], answer.get("ResponseMetadata", {}), method, location, bucket, hide)

@@ -14,10 +14,8 @@ class Sockets:
     (TCP_USER_TIMEOUT, RFC 5482; Linux).
     """
 
-    def __init__(self, idle: float, environment: str = "") -> None:
-        """Take the seconds of a stall, and what else tells apart the clients that use them."""
+    def __init__(self, idle: float) -> None:
         self._idle = idle
-        self._environment = environment
 
     def __call__(self, address: Any) -> socket.socket:
         """Return a socket for an entry of `getaddrinfo`."""
@@ -28,7 +26,7 @@ class Sockets:
         return made
 
     def __repr__(self) -> str:
-        return f"Sockets({self._idle}, {self._environment})"
+        return f"Sockets({self._idle})"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import ConfigError, KeepbestError, ObjectExistsError, ObjectNotFoundError, StorageError, UnreachableError
+from ..errors import ConfigError, KeepbestError, ObjectExistsError, ObjectNotFoundError, StorageError
 from . import progress, retry
 from .backend import Buffer
 from .client import Client, Source, TransientError
@@ -26,6 +27,9 @@ from .retry import RETRIED, Retry
 from .spans import coalesce, view
 
 T = TypeVar("T")
+
+_WITHOUT_STREAMS = 3600.0
+"""Seconds for which parts are sent one by one when a `put_stream` did not come through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,13 @@ class Transfer:
         self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="keepbest-transfer")
         self._window = threading.BoundedSemaphore(settings.connections + 1)
         self._retry = Retry(settings.deadline)
+        self._streams_from = 0.0
+        """When `put_stream` may be used; seconds, monotonic."""
+
+    @property
+    def refused(self) -> bool:
+        """The store did not accept the credentials. A new client looks for others."""
+        return self._retry.refused
 
     # ── one request ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -116,7 +127,8 @@ class Transfer:
         if if_absent and self.exists(key):
             raise ObjectExistsError(f"{self.client.url}/{key}")
         long = itertools.chain((first, second), parts)
-        return self._put_parts(key, long) if self.client.put_stream is None else self._put_stream(key, long, chunks)
+        streams = self.client.put_stream is not None and time.monotonic() >= self._streams_from
+        return self._put_stream(key, long, chunks) if streams else self._put_parts(key, long)
 
     def _parts(self, key: str, chunks: Iterable[Buffer]) -> Iterator[_Part]:
         limit = self.client.part_limit
@@ -152,31 +164,35 @@ class Transfer:
         return True
 
     def _put_stream(self, key: str, parts: Iterable[_Part], chunks: Iterable[Buffer]) -> int:
-        task, size = progress.current(), 0
+        task, size, told = progress.current(), 0, 0
 
         def sent() -> Iterator[Buffer]:
-            nonlocal size
+            nonlocal size, told
             for part in parts:
                 for buffer in part.buffers:
                     size += len(buffer)
                     yield buffer
                     task.advance(len(buffer))
+                    told += len(buffer)
 
         assert self.client.put_stream is not None
         try:
             self.client.put_stream(key, sent())
         except TransientError as passing:
-            self._drop(key)
-            if iter(chunks) is chunks:  # what it had was taken out of it
-                raise passing.error from passing.__cause__
-            task.advance(-size)
-            return self._put_parts(key, self._parts(key, chunks))
+            if passing.tried:
+                self._retry.give_up()
+            self._streams_from = time.monotonic() + _WITHOUT_STREAMS
+            try:
+                if iter(chunks) is chunks:  # what was taken out of it is gone
+                    raise passing.error from passing.__cause__
+                task.advance(-told)
+                return self._put_parts(key, self._parts(key, chunks))
+            finally:
+                self._drop(key)
         except ObjectNotFoundError:  # the upload is gone: as in `_finish`
             if self._size(key) != size:
                 raise
-        except BaseException as error:
-            if isinstance(error, UnreachableError):
-                self._retry.give_up()
+        except BaseException:
             self._drop(key)
             raise
         return size

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from contracts import places
+from contracts.proxy import FaultProxy
 
 import keepbest
+from keepbest.storage.backend import open_backend
+from keepbest.storage.run import Run
+
+anywhere = pytest.mark.parametrize("run_url", places.LASTING, indirect=True)
 
 LOOP = """
 import os, signal, sys
@@ -40,45 +48,46 @@ def run(url, *arguments, before="", step="ckpt.log_step(loss=0.1)", after="", po
     )
 
 
-def test_training_saves_and_exits(tmp_path):
+@anywhere
+def test_training_saves_and_exits(run_url):
     """SIGTERM in the middle of an epoch saves after the step under way and exits with 143."""
-    url = str(tmp_path / "run")
-    done = run(url)
+    done = run(run_url)
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "still here\n"), done.stderr
-    latest = keepbest.open_run(url).latest
+    latest = keepbest.open_run(run_url).latest
     assert (latest.info.reasons, latest.epoch, latest.step) == (("signal",), 1, 7)
     assert latest.load("weights")["w"].tolist() == [7.0] * 3
 
 
-def test_a_preempted_training_goes_on_in_its_epoch(tmp_path):
+@anywhere
+def test_a_preempted_training_goes_on_in_its_epoch(run_url):
     """Started again, the epoch that was under way is run again from the saved state, and a warning says so."""
-    url = str(tmp_path / "run")
-    run(url)
-    done = run(url, "again")
+    run(run_url)
+    done = run(run_url, "again")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ended 15.0\n"  # 7, and the epochs 1 and 2 of 4 steps each
     assert "in the middle of epoch 2" in done.stderr
 
 
-def test_a_loop_without_steps_saves_at_the_end_of_the_epoch(tmp_path):
+@anywhere
+def test_a_loop_without_steps_saves_at_the_end_of_the_epoch(run_url):
     """Where only log is called, that is the boundary."""
-    url = str(tmp_path / "run")
-    assert run(url, step="pass").returncode == 143
-    latest = keepbest.open_run(url).latest
+    assert run(run_url, step="pass").returncode == 143
+    latest = keepbest.open_run(run_url).latest
     assert (latest.epoch, latest.step, latest.metrics) == (1, 0, {"val_loss": 1.0})
 
 
-def test_the_handler_that_was_there_is_called_after_the_save(tmp_path):
+@anywhere
+def test_the_handler_that_was_there_is_called_after_the_save(run_url):
     """An existing handler still runs, once the checkpoint is safe."""
-    url = str(tmp_path / "run")
     before = """
     def mine(number, frame):
-        print("mine", number, bool(os.listdir(sys.argv[1] + "/commits")), flush=True)
+        from keepbest import open_run
+        print("mine", number, len(open_run(sys.argv[1]).checkpoints()), flush=True)
         sys.exit(7)
     signal.signal(signal.SIGTERM, mine)
     """
-    done = run(url, before=before)
-    assert (done.returncode, done.stdout) == (7, "still here\nmine 15 True\n"), done.stderr
+    done = run(run_url, before=before)
+    assert (done.returncode, done.stdout) == (7, "still here\nmine 15 1\n"), done.stderr
 
 
 def test_an_ignored_signal_does_not_end_training(tmp_path):
@@ -87,15 +96,16 @@ def test_an_ignored_signal_does_not_end_training(tmp_path):
     assert (done.returncode, done.stdout) == (0, "still here\nended 12.0\n"), done.stderr
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+@anywhere
+def test_a_second_signal_ends_at_once(run_url):
     """Whoever cannot wait sends it twice."""
     before = "import time"
     step = (
         "os.kill(os.getpid(), signal.SIGTERM) if (epoch, step) == (1, 2) and len(sys.argv) == 2 else ckpt.log_step(l=1)"
     )
-    done = run(str(tmp_path / "run"), before=before, step=step)
+    done = run(run_url, before=before, step=step)
     assert done.returncode == 143
-    assert not list((tmp_path / "run").rglob("commits/*.json"))
+    assert Run(open_backend(run_url)).checkpoints() == []
 
 
 @pytest.mark.parametrize(
@@ -123,8 +133,9 @@ def test_forked_children_still_end(tmp_path):
     assert (done.returncode, done.stdout) == (0, "ended 12.0\n"), done.stderr
 
 
+@anywhere
 @pytest.mark.parametrize("loop", ["epochs", "own"])
-def test_a_signal_after_the_last_boundary_is_not_swallowed(tmp_path, loop):
+def test_a_signal_after_the_last_boundary_is_not_swallowed(run_url, loop):
     """SIGTERM that comes while the last save is being written still ends the program, once that is durable."""
     script = f"""
         import os, signal, sys
@@ -136,12 +147,15 @@ def test_a_signal_after_the_last_boundary_is_not_swallowed(tmp_path, loop):
                 os.kill(os.getpid(), signal.SIGTERM)
         print("went on")
     """
-    url = str(tmp_path / "run")
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), url], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(script), run_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, ""), done.stderr
-    assert keepbest.open_run(url).verify().ok
+    assert keepbest.open_run(run_url).verify().ok
 
 
 def test_a_training_that_ends_leaves_the_others_handler(tmp_path):
@@ -165,3 +179,42 @@ def test_a_training_that_ends_leaves_the_others_handler(tmp_path):
     )
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, ""), done.stderr
     assert keepbest.open_run(url + "-b").latest.info.reasons == ("signal",)
+
+
+@pytest.fixture(params=places.BUCKETS)
+def place(request):
+    """An empty prefix of a bucket."""
+    return places.new_place(request)
+
+
+def test_a_signal_when_the_bucket_is_gone(place):
+    """Where nothing can be saved any more, SIGTERM ends training soon and says what was not saved, and why."""
+    script = """
+        import os, signal, sys
+        from keepbest import Checkpointer
+        with Checkpointer(sys.argv[1], storage_options={"deadline": 4}, state={}) as ckpt:
+            for epoch in ckpt.epochs(3):
+                ckpt.log(loss=1.0)
+                ckpt.wait()
+                print("saved", flush=True)
+                sys.stdin.readline()
+                os.kill(os.getpid(), signal.SIGTERM)
+    """
+    place.write("first.txt", b"")  # a new bucket's first write takes its time
+    with (
+        FaultProxy(place.server.url) as proxy,
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script), place.url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | places.leading_to(place.url, proxy.url),
+        ) as running,
+    ):
+        assert running.stdout.readline() == "saved\n"
+        proxy.kill()
+        out, errors = running.communicate("go\n", timeout=30)
+    assert (running.returncode, out) == (1, "")
+    assert re.search(r"SaveFailedError: saving epoch-002_\w+ failed, .*: the store cannot be reached", errors)
+    assert [found.epoch for found in keepbest.open_run(place.url).checkpoints()] == [0]

@@ -36,7 +36,7 @@ def url(tmp_path):
     return str(tmp_path / "run")
 
 
-ON_BUCKETS = os.environ["KERAS_BACKEND"] == "tensorflow"
+ON_BUCKETS = os.environ["KERAS_BACKEND"] == "torch"
 """What a bucket gets does not depend on the backend, so it is tried on one."""
 
 collect_ignore = [] if ON_BUCKETS else ["test_buckets.py"]

@@ -146,7 +146,8 @@ def test_a_failed_upload_leaves_the_old_file(keras, small, through, bucket, tmp_
 
 def test_a_save_takes_few_requests(small, through, bucket):
     """A save that replaces another takes no more requests than it needs, on the connections that are open."""
-    callback = ModelCheckpoint(bucket.at("m.keras"), save_best_only=True, storage_options=through.options)
+    settings = {"save_best_only": True, "initial_value_threshold": 0.9, "storage_options": through.options}
+    callback = ModelCheckpoint(bucket.at("m_{epoch}.keras"), **settings)
     end_epoch(callback, small, 0, 0.5)
     through.proxy.clear()
     end_epoch(callback, small, 1, 0.4)
