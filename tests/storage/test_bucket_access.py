@@ -117,7 +117,7 @@ def test_each_permission_that_is_missing_is_named(s3, lacks, calls, action):
 
 
 def test_who_may_not_delete_can_save(s3):
-    """Without the permission to delete, checkpoints are saved, large ones and the first included; only tidying fails."""
+    """Without the permission to delete, checkpoints are saved, large ones and the first, too; only tidying fails."""
     run = SmallRun(s3.open(**as_identity(s3, "no-DeleteObject")))
     run.save()
     run.save(arrays=large())
