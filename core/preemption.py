@@ -31,14 +31,20 @@ class Preemption:
         """Take SIGTERM over. Only the main thread may; elsewhere whoever owns the main thread says when to save."""
         if self._installed or threading.current_thread() is not threading.main_thread():
             return
-        self._previous = signal.signal(signal.SIGTERM, self._note)
+        previous = signal.signal(signal.SIGTERM, self._note)
+        if previous != self._note:  # which `uninstall` may have left
+            self._previous = previous
         self._installed = True
 
     def uninstall(self) -> None:
-        """Give SIGTERM back to the handler that had it; where another one took it over since, that one keeps it."""
-        if not self._installed or threading.current_thread() is not threading.main_thread():
+        """Give SIGTERM back to the handler that had it; where another one took it over since, that one keeps it.
+
+        In another thread than the main one, ours stays, and from now on only passes the signal on.
+        """
+        if not self._installed:
             return
-        if signal.getsignal(signal.SIGTERM) == self._note:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGTERM) == self._note:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if self._previous is None else self._previous)
         self._installed = False
 

@@ -57,11 +57,13 @@ class Client(Protocol):
     """Bytes that one `copy` takes; None: any number."""
     part_limit: int
     """Parts that one upload takes."""
-    put_stream: Callable[[str, Iterator[Buffer]], None] | None
-    """What sends the parts of an object by itself, if the client has such: with a window, and some retries.
 
-    It raises `TransientError` where `put_part` may come through: that tries longer. It may leave an upload behind.
-    """
+    @property
+    def put_stream(self) -> Callable[[str, Iterator[Buffer]], None] | None:
+        """What sends the parts of an object by itself, if the client has such: with a window, and some retries.
+
+        It raises `TransientError` where `put_part` may come through: that tries longer. It may leave an upload behind.
+        """
 
     def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:
         """Create or replace an object in one request; the server checks what arrives against a checksum.
@@ -70,8 +72,8 @@ class Client(Protocol):
             ObjectExistsError: `if_absent`, and it exists.
         """
 
-    def start_upload(self, key: str) -> str:
-        """Begin a multipart upload; returns its id."""
+    def start_upload(self, key: str, *, copied: bool = False) -> str:
+        """Begin a multipart upload, of parts that are sent or else of parts that are `copied`; returns its id."""
 
     def put_part(self, key: str, upload: str, number: int, data: Buffer) -> Any:
         """Send one part, numbered from 1, with a checksum; returns what `finish_upload` wants to know of it."""

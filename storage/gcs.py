@@ -120,9 +120,6 @@ class _Answer:
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:
-        return json.loads(self.body) if self.body else {}
-
 
 class _Service:
     """The HTTP session. Belongs to the event loop of fsspec."""
@@ -196,7 +193,6 @@ def _close(loop: asyncio.AbstractEventLoop, session: Any) -> None:
 class GcsClient:
     """The requests of one bucket."""
 
-    put_stream: Callable[[str, Iterator[Buffer]], None] | None = None
     copy_limit: int | None = None
     part_limit = _COMPOSED**3
 
@@ -204,6 +200,11 @@ class GcsClient:
         self.url = f"{scheme}://{bucket}"
         self.bucket = bucket
         self._service = service
+
+    @property
+    def put_stream(self) -> Callable[[str, Iterator[Buffer]], None] | None:
+        """None: parts are sent one by one."""
+        return None
 
     def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:
         """Insert, with ifGenerationMatch=0, and the CRC32C that the server shall find."""
@@ -219,7 +220,8 @@ class GcsClient:
         ).encode()
         tail = f"\r\n--{boundary}--\r\n".encode()
         condition = {"ifGenerationMatch": "0"} if if_absent else {}
-        answer = self._call(
+        answer = self._ask(
+            "crc32c",
             "POST",
             f"/upload/storage/v1/b/{_quote(self.bucket)}/o",
             key,
@@ -230,12 +232,12 @@ class GcsClient:
                 "Content-Type": f"multipart/related; boundary={boundary}",
                 "Content-Length": str(len(head) + len(content) + len(tail)),
             },
-        ).json()
-        if answer.get("crc32c") != checksum:  # a server that does not look at ours
+        )
+        if answer["crc32c"] != checksum:  # a server that does not look at ours
             self.delete([key])
             raise TransientError(UnreachableError(f"{self.url}/{key}", "the bytes arrive altered"))
 
-    def start_upload(self, key: str) -> str:
+    def start_upload(self, key: str, *, copied: bool = False) -> str:  # noqa: ARG002 - no copy is made of parts
         """Choose where the parts go. Until they are sent there is nothing."""
         folder = key.rpartition("/")[0]
         return f"{folder}{'/' if folder else ''}{TEMPORARY_PREFIX}{uuid.uuid4().hex}/"
@@ -266,7 +268,7 @@ class GcsClient:
             "destination": {"contentType": "application/octet-stream"},
         }
         path = f"{self._object(target)}/compose"
-        self._call("POST", path, target, "storage.objects.create", {"fields": "size"}, body=request)
+        self._ask("size", "POST", path, target, "storage.objects.create", {"fields": "size"}, body=request)
 
     def abort_upload(self, key: str, upload: str) -> None:  # noqa: ARG002 - the upload says where
         """Delete the components."""
@@ -292,22 +294,21 @@ class GcsClient:
 
     def head(self, key: str) -> Entry:
         """Get the metadata."""
-        found = self._call("GET", self._object(key), key, "storage.objects.get", {"fields": _FACTS}).json()
-        return _entry(found)
+        return _entry(self._ask("size", "GET", self._object(key), key, "storage.objects.get", {"fields": _FACTS}))
 
     def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
         """List."""
         begin = {} if start is None else {"pageToken": start}
-        page = self._list(prefix, {"fields": f"items({_FACTS}),nextPageToken", **begin})
+        page = self._list(prefix, {"fields": f"kind,items({_FACTS}),nextPageToken", **begin})
         return [_entry(found) for found in page.get("items", ())], page.get("nextPageToken")
 
     def has_any(self, prefix: str) -> bool:
         """List one object."""
-        return bool(self._list(prefix, {"maxResults": "1", "fields": "items(name)"}).get("items"))
+        return bool(self._list(prefix, {"maxResults": "1", "fields": "kind,items(name)"}).get("items"))
 
     def _list(self, prefix: str, parameters: Mapping[str, str]) -> Any:
         path = f"/storage/v1/b/{_quote(self.bucket)}/o"
-        return self._call("GET", path, prefix, "storage.objects.list", {"prefix": prefix, **parameters}).json()
+        return self._ask("kind", "GET", path, prefix, "storage.objects.list", {"prefix": prefix, **parameters})
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete, several at a time."""
@@ -332,8 +333,8 @@ class GcsClient:
         token: dict[str, str] = {}
         while True:
             needs = "storage.objects.get of the source, or storage.objects.create of the target"
-            answer = self._call("POST", path, source.key, needs, token, body={}).json()
-            if answer.get("done", True):
+            answer = self._ask("done", "POST", path, source.key, needs, token, body={})
+            if answer["done"]:
                 return
             token = {"rewriteToken": answer["rewriteToken"]}
 
@@ -345,6 +346,16 @@ class GcsClient:
 
     def _object(self, key: str) -> str:
         return f"/storage/v1/b/{_quote(self.bucket)}/o/{_quote(key)}"
+
+    def _ask(self, name: str, method: str, path: str, key: str, *arguments: Any, **what: Any) -> Any:
+        """Send a request whose answer is JSON, and has `name`; one without is not from GCS."""
+        try:
+            found = json.loads(self._call(method, path, key, *arguments, **what).body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or name not in found:
+            raise UnexpectedAnswerError(f"{self.url}/{key}".rstrip("/"), f"one without {name}")
+        return found
 
     def _call(  # noqa: PLR0913 - an HTTP request has these parts
         self,

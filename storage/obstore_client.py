@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import (
@@ -23,7 +24,6 @@ from ..errors import (
     UnreachableError,
     WrongRegionError,
 )
-from . import retry
 from .backend import Buffer
 from .client import TransientError
 from .s3 import S3Client
@@ -35,6 +35,8 @@ _UNDERSTOOD_BY_CLIENT = {"region_name", "endpoint_url"}
 _SLOWEST = 32 << 10
 """Bytes per second on one connection below which a range is not waited for, though bytes keep coming."""
 _FRESH = dt.timedelta(minutes=5)
+_ASIDE = 3600.0
+"""Seconds for which obstore is left aside when it did not come through."""
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _REGION = re.compile(r"<Region>([\w-]+)</Region>")
@@ -63,7 +65,8 @@ def serves(asked: str | None, options: Mapping[str, Any]) -> bool:
         missing = "storage_options['client'] is 'obstore', which is not installed: pip install 'keepbest[obstore]'."
         raise ConfigError(missing) from None
     client = options.get("client_kwargs") or {}
-    return asked is not None or (options.keys() <= _UNDERSTOOD and client.keys() <= _UNDERSTOOD_BY_CLIENT)
+    plain = options.keys() <= _UNDERSTOOD and client.keys() <= _UNDERSTOOD_BY_CLIENT
+    return asked is not None or (plain and not os.environ.get("AWS_CA_BUNDLE"))
 
 
 class ObstoreClient(S3Client):
@@ -73,16 +76,23 @@ class ObstoreClient(S3Client):
         super().__init__(scheme, bucket, filesystem)
         self._settings = settings
         self._stores: dict[str, Any] = {}
+        self._again = 0.0
+        """When obstore is to be used, after it did not come through; seconds, monotonic."""
 
-    def put_stream(self, key: str, parts: Iterator[Buffer]) -> None:
+    @property
+    def put_stream(self) -> Callable[[str, Iterator[Buffer]], None] | None:
+        """What sends the parts of an object; None while they better go one by one."""
+        return self._put_stream if time.monotonic() >= self._again else None
+
+    def _put_stream(self, key: str, parts: Iterator[Buffer]) -> None:
         """Send parts, with a window, a checksum and retries of obstore's own, and nothing copied on the way.
 
         It is given little time: whether a part stalls or the link is slow cannot be told here, but by `put_part`.
         """
         import obstore  # noqa: PLC0415 - an extra
 
-        idle, size, most = self._settings.idle, self._settings.part_size, self._settings.connections
-        store = self._store("up", timeout=idle, retry_timeout=0.9 * idle)
+        size, most = self._settings.part_size, self._settings.connections
+        store = self._store("up", timeout=self._settings.idle)
         source = _Source(self._counted(key, parts))
         try:
             obstore.put(store, key, source, use_multipart=True, chunk_size=size, max_concurrency=most)
@@ -104,24 +114,27 @@ class ObstoreClient(S3Client):
             yield part
 
     def get_into(self, key: str, begin: int, target: memoryview) -> int:
-        """Read a range, and copy it into `target`."""
+        """Read a range, and copy it into `target`; by s3fs where obstore does not come through."""
         import obstore  # noqa: PLC0415 - an extra
 
-        idle, longest = self._settings.idle, self._settings.part_size / _SLOWEST
-        patience = retry.patience(self._settings.deadline)
-        store = self._store("down", timeout=longest, read_timeout=idle, retry_timeout=patience)
+        if time.monotonic() < self._again:
+            return super().get_into(key, begin, target)
+        longest = self._settings.part_size / _SLOWEST
+        store = self._store("down", timeout=longest, read_timeout=self._settings.idle)
         try:
             found = obstore.get_range(store, key, start=begin, end=begin + len(target))
         except Exception as error:  # noqa: BLE001 - told in other words below, whatever it is
             if "416" in _STATUS.findall(str(error)):
                 return 0  # the object ends before it
             told = self._told(error, "get_object", key)
-            raise (told.error if isinstance(told, TransientError) else told) from None  # as above
+            if isinstance(told, TransientError):
+                return super().get_into(key, begin, target)
+            raise told from None  # as above
         view = memoryview(found)
         target[: len(view)] = view
         return len(view)
 
-    def _store(self, way: str, *, retry_timeout: float, **times: float) -> Any:
+    def _store(self, way: str, **times: float) -> Any:
         if way not in self._stores:
             from obstore.store import S3Store  # noqa: PLC0415 - an extra
 
@@ -133,7 +146,7 @@ class ObstoreClient(S3Client):
             backoff = {name: dt.timedelta(seconds=seconds) for name, seconds in waits.items()}
             tries: Any = {
                 "max_retries": 100,
-                "retry_timeout": dt.timedelta(seconds=retry_timeout),
+                "retry_timeout": dt.timedelta(seconds=0.9 * self._settings.idle),  # what stalls is not sent again
                 "backoff": {**backoff, "base": 2},
             }
             identity: Any = {"skip_signature": True} if self._fs.anon else {"credential_provider": self._credentials}
@@ -168,7 +181,15 @@ class ObstoreClient(S3Client):
         return {"access_key_id": key, "secret_access_key": secret, "token": token, "expires_at": expires}
 
     def _told(self, error: Exception, method: str, key: str) -> KeepbestError | TransientError:
-        """Return our error for obstore's."""
+        """Return our error for obstore's; transient if s3fs may come through, which is asked for a while then."""
+        told = self._translated(error, method, key)
+        if isinstance(told, WrongRegionError):  # s3fs finds the right one by itself
+            told = TransientError(told, tried=True)
+        if isinstance(told, TransientError) and told.tried:
+            self._again = time.monotonic() + _ASIDE
+        return told
+
+    def _translated(self, error: Exception, method: str, key: str) -> KeepbestError | TransientError:
         if isinstance(error, KeepbestError):
             return error
         text, location, hide = str(error), f"{self.url}/{key}", self._secrets().hide

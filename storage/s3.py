@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import ConfigError, CredentialsError, ObjectNotFoundError, StorageError, UnexpectedAnswerError
@@ -100,7 +102,6 @@ def _connector(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 class S3Client:
     """The requests of one bucket."""
 
-    put_stream: Callable[[str, Iterator[Buffer]], None] | None = None
     copy_limit: int | None = 256 << 20  # S3 takes 5 GiB, but who copies the bytes says nothing until all are copied
     part_limit = 10_000
 
@@ -110,6 +111,11 @@ class S3Client:
         self._fs = filesystem
         self._prepared: Any = None
 
+    @property
+    def put_stream(self) -> Callable[[str, Iterator[Buffer]], None] | None:
+        """None: parts are sent one by one."""
+        return None
+
     def put(self, key: str, data: Buffer, *, if_absent: bool) -> None:
         """PutObject, with If-None-Match."""
         condition = {"IfNoneMatch": "*"} if if_absent else {}
@@ -117,9 +123,10 @@ class S3Client:
         answer = self._call("put_object", key, Key=key, Body=bytes(data), ChecksumCRC32=checksum, **condition)
         self._expect(answer, "ETag", key)
 
-    def start_upload(self, key: str) -> str:
-        """CreateMultipartUpload."""
-        answer = self._call("create_multipart_upload", key, Key=key, ChecksumAlgorithm="CRC32")
+    def start_upload(self, key: str, *, copied: bool = False) -> str:
+        """CreateMultipartUpload; with checksums, unless nobody here knows them."""
+        checksum = {} if copied else {"ChecksumAlgorithm": "CRC32"}
+        answer = self._call("create_multipart_upload", key, Key=key, **checksum)
         return str(self._expect(answer, "UploadId", key))
 
     def put_part(self, key: str, upload: str, number: int, data: Buffer) -> Any:
@@ -152,7 +159,7 @@ class S3Client:
         while True:
             page = self._page("list_multipart_uploads", prefix, **start)
             found += [
-                Upload(key=upload["Key"], id=upload["UploadId"], started=upload["Initiated"].timestamp())
+                Upload(key=upload["Key"], id=upload["UploadId"], started=_moment(upload.get("Initiated")))
                 for upload in page.get("Uploads", ())
             ]
             if not page.get("IsTruncated"):
@@ -177,13 +184,13 @@ class S3Client:
             self._run("get_object", key, self._read_into(key, 0, memoryview(bytearray(1))))  # it can say what is wrong
             raise
         self._expect(answer, "ETag", key)
-        return Entry(key=key, size=answer["ContentLength"], modified=answer["LastModified"].timestamp())
+        return Entry(key=key, size=answer["ContentLength"], modified=_moment(answer.get("LastModified")))
 
     def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
         """ListObjectsV2."""
         page = self._page("list_objects_v2", prefix, **({} if start is None else {"ContinuationToken": start}))
         entries = [
-            Entry(key=found["Key"], size=found["Size"], modified=found["LastModified"].timestamp())
+            Entry(key=found["Key"], size=found["Size"], modified=_moment(found.get("LastModified")))
             for found in page.get("Contents", ())
         ]
         return entries, page["NextContinuationToken"] if page.get("IsTruncated") else None
@@ -315,6 +322,11 @@ def _send_at_once(request: Any, **_: Any) -> None:
 def _content_type(answer: Any) -> str:
     found: str = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("content-type", "")
     return found
+
+
+def _moment(found: datetime | None) -> float:
+    """Return a time as seconds since 1970; that of what has none is now: nothing is collected that may be new."""
+    return time.time() if found is None else found.timestamp()
 
 
 def _crc32(data: Buffer) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -27,9 +26,6 @@ from .retry import RETRIED, Retry
 from .spans import coalesce, view
 
 T = TypeVar("T")
-
-_WITHOUT_STREAMS = 3600.0
-"""Seconds for which parts are sent one by one when a `put_stream` did not come through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +80,6 @@ class Transfer:
         self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="keepbest-transfer")
         self._window = threading.BoundedSemaphore(settings.connections + 1)
         self._retry = Retry(settings.deadline)
-        self._streams_from = 0.0
-        """When `put_stream` may be used; seconds, monotonic."""
 
     @property
     def refused(self) -> bool:
@@ -127,8 +121,8 @@ class Transfer:
         if if_absent and self.exists(key):
             raise ObjectExistsError(f"{self.client.url}/{key}")
         long = itertools.chain((first, second), parts)
-        streams = self.client.put_stream is not None and time.monotonic() >= self._streams_from
-        return self._put_stream(key, long, chunks) if streams else self._put_parts(key, long)
+        streaming = self.client.put_stream
+        return self._put_parts(key, long) if streaming is None else self._put_stream(streaming, key, long, chunks)
 
     def _parts(self, key: str, chunks: Iterable[Buffer]) -> Iterator[_Part]:
         limit = self.client.part_limit
@@ -163,7 +157,13 @@ class Transfer:
             return False
         return True
 
-    def _put_stream(self, key: str, parts: Iterable[_Part], chunks: Iterable[Buffer]) -> int:
+    def _put_stream(
+        self,
+        streaming: Callable[[str, Iterator[Buffer]], None],
+        key: str,
+        parts: Iterable[_Part],
+        chunks: Iterable[Buffer],
+    ) -> int:
         task, size, told = progress.current(), 0, 0
 
         def sent() -> Iterator[Buffer]:
@@ -175,13 +175,11 @@ class Transfer:
                     task.advance(len(buffer))
                     told += len(buffer)
 
-        assert self.client.put_stream is not None
         try:
-            self.client.put_stream(key, sent())
+            streaming(key, sent())
         except TransientError as passing:
             if passing.tried:
                 self._retry.give_up()
-            self._streams_from = time.monotonic() + _WITHOUT_STREAMS
             try:
                 if iter(chunks) is chunks:  # what was taken out of it is gone
                     raise passing.error from passing.__cause__
@@ -276,7 +274,7 @@ class Transfer:
         if client.copy_limit is None or size <= client.copy_limit:
             self.call(lambda: client.copy(source, key))
             return
-        upload = self.call(lambda: client.start_upload(key))
+        upload = self.call(lambda: client.start_upload(key, copied=True))
         step = max(client.copy_limit, -(-size // client.part_limit))
         spans = [(begin, min(begin + step, size)) for begin in range(0, size, step)]
         try:

@@ -238,7 +238,18 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
 
 
 def _forget(opened: Checkpointer) -> None:
-    """An exception ended `fit`, and the callback is gone: wait for the save in flight, and say if it failed."""
+    """An exception ended `fit`, and the callback is gone: wait for the save in flight, and say if it failed.
+
+    Python collects garbage in whichever thread it likes, also in one that the save itself needs, such as that of a
+    bucket's event loop. Only the main thread may wait.
+    """
+    if threading.current_thread() is threading.main_thread():
+        _end(opened)
+    else:
+        threading.Thread(target=_end, args=(opened,), name="keepbest-forgotten").start()
+
+
+def _end(opened: Checkpointer) -> None:
     try:
         opened.close(save=False)
     except KeepbestError as error:

@@ -63,7 +63,7 @@ class MemoryClient:
 
         self._request("put", key, effect)
 
-    def start_upload(self, key):
+    def start_upload(self, key, *, copied=False):
         def effect():
             upload = f"{key}#{len(self.parts)}"
             self.parts[upload] = {}

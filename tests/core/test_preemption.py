@@ -181,6 +181,24 @@ def test_a_training_that_ends_leaves_the_others_handler(tmp_path):
     assert keepbest.open_run(url + "-b").latest.info.reasons == ("signal",)
 
 
+def test_a_training_that_another_thread_ends_swallows_no_signal(tmp_path):
+    """Closed in another thread, where SIGTERM cannot be given back, a training keeps it from nothing."""
+    script = """
+        import os, signal, sys, threading
+        from keepbest import Checkpointer
+        ckpt = Checkpointer(sys.argv[1], state={})
+        ckpt.log(loss=1.0)
+        closing = threading.Thread(target=ckpt.close)
+        closing.start()
+        closing.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("went on")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, ""), done.stderr
+
+
 @pytest.fixture(params=places.BUCKETS)
 def place(request):
     """An empty prefix of a bucket."""

@@ -335,7 +335,7 @@ def test_a_store_that_overwrites_in_silence_is_named(store):
         run = SmallRun(store.open(endpoint_url=deaf.url))
         with pytest.raises(ConditionalWriteError, match="overwrite each other's checkpoints unnoticed"):
             run.save()
-    assert store.keys() == []
+    assert store.names() == []
     run = store.run()
     run.save()
     assert_usable(store, run)

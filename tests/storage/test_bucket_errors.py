@@ -9,6 +9,7 @@ from contracts.stores import assert_usable, assert_whole, large, within
 from keepbest.errors import (
     BucketNotFoundError,
     CredentialsError,
+    StorageError,
     StoragePermissionError,
     UnexpectedAnswerError,
     UnreachableError,
@@ -114,6 +115,34 @@ def test_a_login_page_is_not_an_empty_listing(store):
             call()
     store.proxy.clear()
     assert_usable(store, run)
+
+
+STRANGE = {
+    "text": http_faults.answer(200, b"ok", content_type="text/plain"),
+    "json": http_faults.answer(200, b'{"status": "ok"}', content_type="application/json"),
+    "json-list": http_faults.answer(200, b"[]", content_type="application/json"),
+    "xml": http_faults.answer(200, b'<?xml version="1.0"?><Status>ok</Status>', content_type="application/xml"),
+    "nothing": http_faults.answer(200),
+    "redirection": http_faults.answer(302, b"", location="http://127.0.0.1:9/login"),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_an_answer_that_is_no_listing_is_not_an_empty_one(store, strange):
+    """Whatever answers in the place of a store, no request is taken for done, and no run for empty."""
+    store.proxy.on(STRANGE[strange])
+    backend = store.open(deadline=2)
+    for call in (
+        lambda: backend.list(""),
+        lambda: backend.head("best.json"),
+        lambda: backend.read_ranges("best.json", [(0, 10)]),
+        lambda: backend.replace("best.json", b"x"),
+        lambda: backend.put("checkpoints/c/a", [bytes(6 * stores.MIB)]),
+        lambda: backend.copy("best.json", "checkpoints/c/b"),
+        lambda: backend.publish("best.json", f"{store.url}-2/x"),
+    ):
+        with pytest.raises(StorageError):
+            call()
 
 
 # ── no answer ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -69,7 +69,7 @@ def test_a_lost_reply_changes_nothing(store, what):
         assert len(store.uploads()) == 1
         run.backend.abort_stale("", float("inf"))
     assert store.uploads() == []
-    assert len(store.keys()) == 3 * len(run.wrote)
+    assert len(store.names()) == 3 * len(run.wrote)
     assert_usable(store, run)
 
 

@@ -50,21 +50,21 @@ def test_the_error_of_a_source_arrives_unchanged_and_leaves_nothing(store, kind)
     backend = store.open()
     with pytest.raises(kind, match="^mine$"):
         backend.put("checkpoints/c/a", stream())
-    assert store.uploads() == store.keys() == []
+    assert store.uploads() == store.names() == []
     backend.put("checkpoints/c/a", pieces(2))
     assert backend.head("checkpoints/c/a").size == 2 * PART
 
 
 def test_ctrl_c_in_an_upload_ends_it(store):
     """Ctrl-C while a slow store takes parts ends the upload soon, and leaves nothing of it."""
-    backend = store.open(deadline=8)
+    backend = store.open(connections=2, deadline=8)
     store.on("part", http_faults.throttle(8 * MIB))
     timer = threading.Timer(1.0, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt), within(8):
         backend.put("checkpoints/c/a", pieces(20))
     store.proxy.clear()
-    assert store.uploads() == store.keys() == []
+    assert store.uploads() == store.names() == []
 
 
 def test_a_part_that_is_refused_aborts_the_upload(store):
@@ -75,7 +75,7 @@ def test_a_part_that_is_refused_aborts_the_upload(store):
         backend.put("checkpoints/c/a", pieces(30))
     assert len(store.records("part")) < 25
     store.proxy.clear()
-    assert store.uploads() == store.keys() == []
+    assert store.uploads() == store.names() == []
 
 
 def test_a_part_that_always_fails_aborts_the_upload(store):
@@ -85,7 +85,7 @@ def test_a_part_that_always_fails_aborts_the_upload(store):
     with pytest.raises(UnreachableError), within(6):
         backend.put("checkpoints/c/a", pieces(3))
     store.proxy.clear()
-    assert store.uploads() == store.keys() == []
+    assert store.uploads() == store.names() == []
 
 
 def test_no_more_parts_are_sent_at_once_than_there_are_connections(store):
@@ -152,7 +152,7 @@ def test_any_number_of_components_becomes_one_object(request, count):
         store.on("finish", store.refuse(503, "backendError"), after=2, times=1)
         backend._transfer.call(lambda: client.finish_upload(key, upload, parts))
         assert backend.read("checkpoints/c/a") == b"".join(n.to_bytes(4, "big") for n in numbers)
-        assert store.keys() == [key]
+        assert store.names() == [key]
 
 
 def test_components_that_cannot_be_deleted_fail_no_save(request):

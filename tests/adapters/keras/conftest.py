@@ -37,7 +37,7 @@ def url(tmp_path):
 
 
 ON_BUCKETS = os.environ["KERAS_BACKEND"] == "torch"
-"""What a bucket gets does not depend on the backend, so it is tried on one."""
+"""What a bucket gets does not depend on the backend, so it is tried on the quickest."""
 
 collect_ignore = [] if ON_BUCKETS else ["test_buckets.py"]
 

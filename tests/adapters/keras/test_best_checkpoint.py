@@ -1,9 +1,12 @@
 """BestCheckpoint: one line in `fit` saves, keeps the best, stops on patience, and continues where a run stopped."""
 
+import gc
 import signal
+import threading
 
 import numpy as np
 import pytest
+from fsspec.asyn import get_loop
 
 from keepbest import CheckpointPolicy, MonitorSpec, open_run
 from keepbest.adapters.keras import BestCheckpoint
@@ -390,6 +393,27 @@ def test_a_forgotten_callback_lets_go(make, fit, url, breaks):
     del callback
     assert signal.getsignal(signal.SIGTERM) is before
     assert opened._closed
+
+
+def test_a_callback_may_be_forgotten_in_any_thread(make, fit, run_url, breaks):
+    """Python may collect a callback wherever it likes: the thread in which it does must not wait for the run to end."""
+    callback = BestCheckpoint(run_url, POLICY)
+    callback.itself = callback  # only the collector finds it
+    gc.disable()
+    try:
+        with pytest.raises(BrokenError):
+            fit(make(), [callback, breaks(epoch=1)])
+        opened = callback.checkpointer
+        del callback
+        collected = threading.Event()
+        get_loop().call_soon_threadsafe(lambda: (gc.collect(), collected.set()))
+        assert collected.wait(30)
+    finally:
+        gc.enable()
+    for thread in [one for one in threading.enumerate() if one.name == "keepbest-forgotten"]:
+        thread.join(30)
+    assert opened._closed
+    assert open_run(run_url).latest.epoch == 0
 
 
 def test_a_model_that_is_not_built(keras, backend, data, url):
