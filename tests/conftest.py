@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for `contracts`: importlib mode puts no folder on the path
 
 from contracts import servers
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so do its children
 
 KINDS = ["local", "memory", "s3", "gcs"]
 """Where `run_url` has its runs."""

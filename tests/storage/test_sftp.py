@@ -336,6 +336,7 @@ def test_publish_stays_on_its_server(backend):
             backend.publish("checkpoints/c/a", url)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # other libraries' handlers of forks
 def test_a_forked_process_has_connections_of_its_own(server, backend):
     """A process that was forked off reads and writes by itself, and leaves its parent's connection as it was."""
     backend.put("checkpoints/c/a", [b"from the parent"])
