@@ -1,0 +1,128 @@
+"""Buckets and processes: what is forked, what ends while it uploads, and what is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from contracts import http_faults, stores
+from contracts.stores import MIB, within
+
+
+@pytest.fixture(params=stores.CLIENTS)
+def store(request):
+    """A bucket behind a proxy, asked by each client."""
+    with stores.behind_proxy(request, request.param, deadline=10) as one:
+        yield one
+
+
+def start(store, script, **options):
+    """Start a Python script that is given the run's URL and its storage options."""
+    command = [sys.executable, "-W", "error", "-c", script, store.url, json.dumps(store.options | options)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+def finish(process, seconds=30):
+    """Wait for its end; return status, output and errors."""
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output, errors
+
+
+FORK = """
+import json, os, sys
+from keepbest.storage.backend import open_backend
+
+backend = open_backend(sys.argv[1], json.loads(sys.argv[2]))
+content = os.urandom(11 << 20)
+
+def work(name):
+    key = f"checkpoints/{name}/large"
+    backend.put(key, [content])
+    assert bytes(backend.read_ranges(key, [(0, len(content))])[0]) == content
+    backend.put_if_absent(f"commits/{name}.json", b"x")
+    assert key in {entry.key for entry in backend.list("")}
+
+work("parent")
+children = []
+for number in range(2):
+    child = os.fork()
+    if not child:
+        try:
+            work(f"child-{number}")
+            backend.delete([f"checkpoints/child-{number}/large"])
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+    children.append(child)
+work("parent-again")
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+work("parent-at-last")
+print("done")
+"""
+
+
+def test_a_forked_child_can_use_what_its_parent_opened(store):
+    """A data loader's worker reads and writes through the backend it inherited, while its parent goes on."""
+    status, output, errors = finish(start(store, FORK))
+    assert (status, output) == (0, "done\n"), errors
+
+
+FORGETFUL = """
+import json, sys
+import numpy as np
+from keepbest import Checkpointer, CheckpointPolicy
+
+model = {"weight": np.arange(6_000_000, dtype=np.float32)}
+policy = CheckpointPolicy(on_sigterm=False)
+training = Checkpointer(sys.argv[1], policy, storage_options=json.loads(sys.argv[2]), model=model)
+training.log(loss=0.5)
+print("ends", flush=True)
+"""
+
+
+def test_a_program_that_ends_while_it_uploads_has_saved(store):
+    """When a training ends without `close`, the save behind it, parts and all, is waited for."""
+    store.on("part", http_faults.delay(0.3))
+    status, output, errors = finish(start(store, FORGETFUL))
+    assert (status, output, errors) == (0, "ends\n", "")
+    (checkpoint,) = store.read().checkpoints()
+    assert np.array_equal(checkpoint.load("model")["weight"], np.arange(6_000_000, dtype=np.float32))
+
+
+def test_a_program_that_ends_without_its_store_says_so_and_ends(store):
+    """When the store is gone by then, the program ends in time, and says what was not saved."""
+    store.proxy.on(http_faults.kill(), when=stores.from_part(2 if store.is_s3 else 5))
+    with within(25):
+        process = start(store, f"import warnings\nwarnings.resetwarnings()\n{FORGETFUL}")
+        status, output, errors = finish(process)
+    assert (status, output) == (0, "ends\n")
+    assert "older checkpoints are unharmed" in errors
+    assert "cannot be reached" in errors
+    assert store.options.get("secret", "no secret") not in errors
+    store.proxy.clear()
+    store.proxy.revive()
+    assert not [key for key in store.names() if "/commits/" in key and not key.rpartition("/")[2].startswith(".")]
+
+
+def test_a_backend_is_used_by_many_threads_at_once(store):
+    """Uploads in parts and reads from several threads share the connections, and do not mix."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    backend = store.open(deadline=30)
+
+    def work(number):
+        content = bytes([number]) * (11 * MIB)
+        backend.put(f"checkpoints/c/{number}", [content])
+        return bytes(backend.read_ranges(f"checkpoints/c/{number}", [(0, len(content))])[0]) == content
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
