@@ -68,11 +68,11 @@ def test_a_preempted_training_goes_on_in_its_epoch(run_url):
     assert "in the middle of epoch 2" in done.stderr
 
 
-@anywhere
-def test_a_loop_without_steps_saves_at_the_end_of_the_epoch(run_url):
+def test_a_loop_without_steps_saves_at_the_end_of_the_epoch(tmp_path):
     """Where only log is called, that is the boundary."""
-    assert run(run_url, step="pass").returncode == 143
-    latest = keepbest.open_run(run_url).latest
+    url = str(tmp_path / "run")
+    assert run(url, step="pass").returncode == 143
+    latest = keepbest.open_run(url).latest
     assert (latest.epoch, latest.step, latest.metrics) == (1, 0, {"val_loss": 1.0})
 
 
@@ -123,13 +123,18 @@ def test_the_signal_is_given_back(tmp_path, policy):
 def test_forked_children_still_end(tmp_path):
     """A process forked during training (a worker of a pool) dies of SIGTERM as it would without keepbest."""
     step = (
-        "child = os.fork() or __import__('time').sleep(30)\n"
-        "            __import__('time').sleep(0.1)\n"  # Python drops signals that come while it forks
+        "ready, told = os.pipe()\n"
+        "            child = os.fork()\n"
+        "            if not child:\n"
+        "                os.write(told, b'!')\n"  # Python drops signals that come while it forks
+        "                time.sleep(30)\n"
+        "                os._exit(1)\n"
+        "            os.read(ready, 1)\n"
         "            os.kill(child, signal.SIGTERM)\n"
         "            assert os.waitpid(child, 0)[1] == signal.SIGTERM\n"
         "            ckpt.log_step(loss=0.1)"
     )
-    done = run(str(tmp_path / "run"), "again", step=step)
+    done = run(str(tmp_path / "run"), "again", before="import time", step=step)
     assert (done.returncode, done.stdout) == (0, "ended 12.0\n"), done.stderr
 
 
