@@ -27,6 +27,7 @@ from measure import console, verdict
 from rich.table import Table
 
 from keepbest import Checkpointer, CheckpointPolicy
+from keepbest.storage.transfer import TransferSettings
 
 WIDTH = 60
 """Characters of the picture."""
@@ -55,15 +56,15 @@ class Traffic:
     """When the save returned."""
     counts: tuple[float, ...]
     """Requests under way from `first` to `last`, averaged over `WIDTH` equal spans."""
-
-    @property
-    def busy(self) -> float:
-        """Share of the connections that were busy between `first` and `last`."""
-        return sum(self.counts) / len(self.counts) / self.most
+    busy: float
+    """Share of the connections that were busy between `first` and `last`."""
 
 
-def traffic(records: Sequence[Record], begin: float, end: float) -> Traffic:
-    """Return what the records between two moments say."""
+def traffic(records: Sequence[Record], begin: float, end: float, connections: int | None) -> Traffic:
+    """Return what the records between two moments say.
+
+    `connections` are to be busy, and more count for nothing; None: as many as were at the busiest moment.
+    """
     during = [record for record in records if record.end is not None and record.end > begin and record.start < end]
     bulk = [record for record in during if record.received >= BULK]
     spans = [(record.start - begin, record.end - begin) for record in bulk]
@@ -73,16 +74,18 @@ def traffic(records: Sequence[Record], begin: float, end: float) -> Traffic:
     for moment, change in moments:
         count += change
         steps.append((moment, count))
-    most = max(count for _, count in steps)
+    most = connections or max(count for _, count in steps)
+    held = sum(min(count, most) * (after - moment) for (moment, count), (after, _) in itertools.pairwise(steps))
     width = (last - first) / WIDTH
     return Traffic(
         requests=len(during),
         most=most,
         first=first,
-        full=max(after for (_, count), (after, _) in itertools.pairwise(steps) if count == most),
+        full=max(after for (_, count), (after, _) in itertools.pairwise(steps) if count >= most),
         last=last,
         end=end - begin,
         counts=tuple(_mean(spans, first + n * width, first + (n + 1) * width) for n in range(WIDTH)),
+        busy=held / (last - first) / most,
     )
 
 
@@ -90,7 +93,10 @@ def run(*, quick: bool) -> bool:
     """Measure, and print whether the connections stay busy."""
     size = 13 * GB // 25 if quick else 13 * GB // 10
     model, moments = large_model(size)
-    cases = {"keepbest": keepbest_save, "DCP FsspecWriter": distributed_save}
+    cases = {
+        "keepbest": (keepbest_save, TransferSettings().connections),
+        "DCP FsspecWriter": (distributed_save, None),  # what it may use is not for us to say
+    }
     table = Table(
         title=f"Connections during a save of {size / GB:.2g} GB in {len(model) + len(moments):,} tensors",
         title_justify="left",
@@ -107,10 +113,10 @@ def run(*, quick: bool) -> bool:
         table.add_column(column, justify="left" if column == "case" else "right")
     found = {}
     with started("s3") as server:
-        for name, save in cases.items():
+        for name, (save, connections) in cases.items():
             with proxied(server.url) as (url, records), bucket("s3", server, endpoint=url) as place:
                 begin, end = in_child(functools.partial(save, place, model, moments))
-                this = found[name] = traffic(records(), begin, end)
+                this = found[name] = traffic(records(), begin, end, connections)
             seconds = (this.first, this.last - this.full, this.last, this.end)
             table.add_row(name, str(this.most), f"{this.busy:.0%}", *(f"{value:.2f} s" for value in seconds))
     console.print(table)
@@ -169,7 +175,7 @@ def proxied(url: str) -> Iterator[tuple[str, Any]]:
 def picture(this: Traffic) -> str:
     """Return a line of bars, one for each span of time."""
     bars = " ▁▂▃▄▅▆▇█"
-    return "".join(bars[round(count / this.most * (len(bars) - 1))] for count in this.counts)
+    return "".join(bars[round(min(1.0, count / this.most) * (len(bars) - 1))] for count in this.counts)
 
 
 def _proxy(url: str, pipe: Connection) -> None:

@@ -40,8 +40,8 @@ from .client import Source, TransientError, Upload
 from .gcs_errors import answered, unanswered
 from .layout import TEMPORARY_PREFIX
 from .options import check_known
-from .remote_errors import Secrets
-from .sockets import Sockets, words
+from .remote_errors import Secrets, text_of
+from .sockets import Sockets, send_once
 from .transfer import TransferSettings
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
     try:
         return GCSFileSystem(**asked)
     except TypeError as error:
-        raise ConfigError(f"storage_options do not fit gcsfs: {Secrets('', options).hide(words(error))}.") from None
+        raise ConfigError(f"storage_options do not fit gcsfs: {text_of(error, Secrets('', options).hide)}.") from None
     except (GoogleAuthError, ValueError, LookupError, OSError) as error:  # it looks for credentials, and may ask Google
         what = "no valid credentials were found, or they could not be read or renewed"
         raise CredentialsError(url, f"{what} ({type(error).__name__}).") from None
@@ -144,6 +144,7 @@ class _Service:
                     asked["connector"] = aiohttp.TCPConnector(limit=limit)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(5.0, idle), sock_read=idle)
             self._session = aiohttp.ClientSession(timeout=timeout, **asked)
+            send_once(self._session)
             weakref.finalize(self, _close, self.fs.loop, self._session)
         return self._session
 

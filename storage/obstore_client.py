@@ -7,9 +7,11 @@ of aiohttp. Conditions, listings, copies and whatever is short stay with s3fs, w
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -35,6 +37,8 @@ _UNDERSTOOD_BY_CLIENT = {"region_name", "endpoint_url"}
 _SLOWEST = 32 << 10
 """Bytes per second on one connection below which a range is not waited for, though bytes keep coming."""
 _FRESH = dt.timedelta(minutes=5)
+_SHARE = 0.8
+"""Of the time of a stall: what obstore aborts stalls likewise, and then s3fs is asked."""
 _ASIDE = 3600.0
 """Seconds for which obstore is left aside when it did not come through."""
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -76,6 +80,8 @@ class ObstoreClient(S3Client):
         super().__init__(scheme, bucket, filesystem)
         self._settings = settings
         self._stores: dict[str, Any] = {}
+        self._turn = threading.Semaphore()
+        """Of the streams that have parts to hand over: one at a time, for each fills all connections."""
         self._again = 0.0
         """When obstore is to be used, after it did not come through; seconds, monotonic."""
 
@@ -88,19 +94,23 @@ class ObstoreClient(S3Client):
         """Send parts, with a window, a checksum and retries of obstore's own, and nothing copied on the way.
 
         It is given little time: whether a part stalls or the link is slow cannot be told here, but by `put_part`.
+        Streams begin one after another, each when the one before has no more parts to hand over: then the connections
+        that it leaves, one by one, are taken at once.
         """
         import obstore  # noqa: PLC0415 - an extra
 
         size, most = self._settings.part_size, self._settings.connections
-        store = self._store("up", timeout=self._settings.idle)
-        source = _Source(self._counted(key, parts))
-        try:
-            obstore.put(store, key, source, use_multipart=True, chunk_size=size, max_concurrency=most)
-        except Exception as error:
-            if error is source.failure:
-                raise
-            told = self._told(error, "upload_part", key)
-            raise told from None  # the text of obstore's is the answer itself, with all that is in it
+        store = self._store("up", timeout=_SHARE * self._settings.idle)
+        with contextlib.ExitStack() as turn:
+            turn.enter_context(self._turn)
+            source = _Source(self._counted(key, parts), turn.close)
+            try:
+                obstore.put(store, key, source, use_multipart=True, chunk_size=size, max_concurrency=most)
+            except Exception as error:
+                if error is source.failure:
+                    raise
+                told = self._told(error, "upload_part", key)
+                raise told from None  # the text of obstore's is the answer itself, with all that is in it
 
     def _counted(self, key: str, parts: Iterator[Buffer]) -> Iterator[Buffer]:
         size, most = 0, self._settings.part_size * self.part_limit
@@ -146,7 +156,8 @@ class ObstoreClient(S3Client):
             backoff = {name: dt.timedelta(seconds=seconds) for name, seconds in waits.items()}
             tries: Any = {
                 "max_retries": 100,
-                "retry_timeout": dt.timedelta(seconds=0.9 * self._settings.idle),  # what stalls is not sent again
+                # Less than the time of one request: what stalls is not sent again.
+                "retry_timeout": dt.timedelta(seconds=0.9 * _SHARE * self._settings.idle),
                 "backoff": {**backoff, "base": 2},
             }
             identity: Any = {"skip_signature": True} if self._fs.anon else {"credential_provider": self._credentials}
@@ -214,9 +225,10 @@ class ObstoreClient(S3Client):
 class _Source:
     """The parts, and what went wrong where they come from."""
 
-    def __init__(self, parts: Iterator[Buffer]) -> None:
+    def __init__(self, parts: Iterator[Buffer], ended: Callable[[], None]) -> None:
         self.failure: BaseException | None = None
         self._parts = parts
+        self._ended = ended
 
     def __iter__(self) -> Iterator[Buffer]:
         return self
@@ -225,6 +237,7 @@ class _Source:
         try:
             return next(self._parts)
         except StopIteration:
+            self._ended()
             raise
         except BaseException as error:
             self.failure = error

@@ -8,6 +8,7 @@ objects, and cache listings.
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import time
 import zlib
@@ -21,9 +22,9 @@ from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
 from .client import Source, Upload
 from .options import check_known
-from .remote_errors import Secrets
+from .remote_errors import Secrets, text_of
 from .s3_errors import translate
-from .sockets import Sockets, words
+from .sockets import Sockets, send_once
 from .transfer import TransferSettings
 
 T = TypeVar("T")
@@ -77,6 +78,7 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
         "connect_timeout": min(5.0, settings.idle),
         "read_timeout": settings.idle,
         "response_checksum_validation": "when_required",  # every byte is checked against the manifest
+        "http_session_cls": _session_class(),
         **_connector({"socket_factory": Sockets(settings.idle)}),
     }
     check_known(s3fs.S3FileSystem, options, _SESSION)
@@ -85,7 +87,20 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
     try:
         return s3fs.S3FileSystem(**asked, config_kwargs=config)
     except (TypeError, KeyError, ValueError) as error:
-        raise ConfigError(f"storage_options do not fit s3fs: {Secrets('', options).hide(words(error))}.") from None
+        raise ConfigError(f"storage_options do not fit s3fs: {text_of(error, Secrets('', options).hide)}.") from None
+
+
+@functools.cache
+def _session_class() -> Any:
+    from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415 - comes with s3fs
+
+    class Session(AIOHTTPSession):  # type: ignore[misc]
+        async def _get_session(self, *arguments: Any) -> Any:
+            session = await super()._get_session(*arguments)
+            send_once(session)
+            return session
+
+    return Session
 
 
 def _connector(arguments: Mapping[str, Any]) -> Mapping[str, Any]:

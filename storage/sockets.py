@@ -29,6 +29,15 @@ class Sockets:
         return f"Sockets({self._idle})"
 
 
+def send_once(session: Any) -> None:
+    """Keep a session of aiohttp from sending a PUT, GET or DELETE again by itself: we do, and stop in time.
+
+    Where there is no such switch, it goes on doing so; a second try that meets the first is recognised anyway.
+    """
+    if hasattr(session, "_retry_connection"):
+        session._retry_connection = False  # noqa: SLF001 - no argument does it
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and those that led to it, down to the operating system's."""
     seen: set[int] = set()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from contracts import http_faults, stores
 from contracts.stores import MIB, within
+
+from keepbest.storage.gc import GRACE
 
 
 @pytest.fixture(params=stores.CLIENTS)
@@ -111,6 +115,40 @@ def test_a_program_that_ends_without_its_store_says_so_and_ends(store):
     store.proxy.clear()
     store.proxy.revive()
     assert not [key for key in store.names() if "/commits/" in key and not key.rpartition("/")[2].startswith(".")]
+
+
+UPLOADER = """
+import json, sys
+from keepbest.storage.backend import open_backend
+
+backend = open_backend(sys.argv[1], json.loads(sys.argv[2]))
+backend.put("checkpoints/epoch-001_step-000010_abcdef/model.safetensors", (bytes(5 << 20) for _ in range(100)))
+"""
+
+
+def test_what_a_killed_upload_leaves_is_shown_and_collected(store):
+    """After SIGKILL in the middle of an upload nothing is visible, and `gc` removes its parts when they are old."""
+    store.on("part", http_faults.delay(0.2))
+    process = start(store, UPLOADER)
+    until = time.monotonic() + 20
+    while len([record for record in store.records("part") if record.status == 200]) < 8:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    while any(record.end is None for record in store.proxy.records()):  # what had arrived is passed on all the same
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    store.proxy.clear()
+    run = store.run()
+    run.save()
+    assert store.uploads()
+    reader = store.read()
+    assert reader.gc(grace=GRACE).removed == ()
+    assert store.uploads()
+    assert reader.gc(grace=0).removed
+    assert store.uploads() == []
+    stores.assert_whole(store, run)
 
 
 def test_a_backend_is_used_by_many_threads_at_once(store):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import random
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +59,7 @@ def test_ctrl_c_in_an_upload_ends_it(store):
     """Ctrl-C while a slow store takes parts ends the upload soon, and leaves nothing of it."""
     backend = store.open(connections=2, deadline=8)
     store.on("part", http_faults.throttle(8 * MIB))
-    timer = threading.Timer(1.0, _thread.interrupt_main)
+    timer = threading.Timer(1.0, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt), within(8):
         backend.put("checkpoints/c/a", pieces(20))

@@ -57,8 +57,9 @@ def trials(url, mode, moments, *, environment=(), before=lambda n, child: None):
 @pytest.mark.parametrize("run_url", places.LASTING, indirect=True)
 def test_a_kill_after_any_training_step_changes_no_bit(run_url):
     """Wherever in its training a process dies, a restart leads to the same weights and optimizer state, bit for bit."""
-    found = trials(run_url, "step", range(1, 17))
-    assert len(found) == 17
+    moments = range(1, 17, 3 if "://" in run_url else 1)
+    found = trials(run_url, "step", moments)
+    assert len(found) == 1 + len(moments)
     assert all(killed for n, (killed, _) in found.items() if n > 0)
     assert {fingerprint for _, fingerprint in found.values()} == {found[-1][1]}
 
