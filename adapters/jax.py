@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -51,7 +52,8 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         raise UnsupportedStateError(
             path, value, why="is spread over several processes, and this one sees only a part of it"
         )
-    return numpy_source(np.asarray(value), path)
+    # NumPy's view holds the buffer: where it is donated later, XLA makes another.
+    return replace(numpy_source(np.asarray(value), path), held=True)
 
 
 def from_view(view: TensorView, logical: str | None) -> jax.Array:

@@ -76,7 +76,7 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     def view() -> memoryview:
         return memoryview(_readable(held)).cast("B")
 
-    return TensorSource(dtype=dtype, shape=shape, logical=logical, copy_into=copy_into, view=view)
+    return TensorSource(dtype=dtype, shape=shape, logical=logical, copy_into=copy_into, view=view, held=True)
 
 
 def from_view(view: TensorView, logical: str | None) -> tf.Tensor:

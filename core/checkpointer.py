@@ -27,6 +27,7 @@ from .decision import Decision
 from .generators import as_stateful
 from .monitor import MetricMonitor
 from .notices import say_if_complete, warn_of_repeated_batches
+from .pace import Pace
 from .policy import CheckpointPolicy
 from .position import Position
 from .preemption import Preemption
@@ -81,10 +82,12 @@ class Checkpointer:
         mode: Literal["async", "sync"] = "async",
         mirror: str | os.PathLike[str] | None = None,
         mirror_options: Mapping[str, Any] | None = None,
+        snapshot: Literal["overlap", "copy"] = "overlap",
+        max_staging_bytes: int | None = None,
+        writer_share: float = 0.1,
         **objects: Any,
     ) -> None:
-        if mode not in ("async", "sync"):
-            raise ConfigError(f"unknown mode {mode!r} of a Checkpointer. Use mode='async' or mode='sync'.")
+        pace = Pace(mode=mode, snapshot=snapshot, max_staging_bytes=max_staging_bytes, writer_share=writer_share)
         _check_names(objects)
         objects = {name: as_stateful(obj) for name, obj in objects.items()}
         check_objects(objects)
@@ -95,7 +98,7 @@ class Checkpointer:
         """The run, for reading."""
         self._objects = objects
         self._training = Training(self.run, self.policy)
-        self._saves = Saves(backend, self.policy, self._training, objects=objects, sync=mode == "sync", mirror=second)
+        self._saves = Saves(backend, self.policy, self._training, objects=objects, pace=pace, mirror=second)
         self._preemption = Preemption()
         self._handles_sigterm = bool(self.policy.decide(_SIGNALLED))
         self._resumption = Resumption(self.run.url, self._saves.holding)

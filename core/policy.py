@@ -96,6 +96,10 @@ class CheckpointPolicy(MonitorSettings):
     on_save_error: Literal["raise", "warn"] = "raise"
     """Whether a failed save ends training, or is a warning and training goes on."""
 
+    on_busy: Literal["wait", "skip", "supersede"] = "wait"
+    """What happens to a save that is due while the one before is still being written: training waits; it is left
+    out; or it is made once the writer is free, of the state of then. The best and the last are always waited for."""
+
     _WHEN: ClassVar = (
         "every_n_epochs", "every_n_steps", "every_n_seconds", "on_improvement", "at_end", "on_sigterm", "on_exception",
     )  # fmt: skip
@@ -196,6 +200,7 @@ class CheckpointPolicy(MonitorSettings):
             self.keep_rule,
             self.monitors(),
             weights_only_best=self.best_contents == "weights",
+            on_busy=self.on_busy,
             warns_of_failed_saves=self.on_save_error == "warn",
         )
 

@@ -11,25 +11,17 @@ from ..storage.backend import Backend
 from ..storage.layout import TEMPORARY_PREFIX
 from .policy import CheckpointPolicy
 from .retention import KeepBest, KeepLast, simple_keep_rules
-from .snapshot import estimate
+from .snapshot import Snapshots
 from .state import holds_weights
 
 _PROBE = b"keepbest was here\n"
 
 
-def check(backend: Backend, objects: Mapping[str, Any], policy: CheckpointPolicy, *, held: int) -> None:
-    """Write, read and delete a small object, and see whether the space left is enough.
-
-    Args:
-        backend: where the run is, or will be.
-        objects: what will be saved.
-        policy: says how many checkpoints stay; one more is there while the next replaces it.
-        held: checkpoints that are there already.
+def check_objects(objects: Mapping[str, Any], policy: CheckpointPolicy, snapshots: Snapshots) -> int:
+    """Capture the objects once; returns the bytes of their tensors.
 
     Raises:
         ConfigError: the best is to hold the weights alone, and no object is a model.
-        StoragePermissionError, StorageError, NotARunError: it cannot be written, read or deleted there.
-        StorageFullError: so many do not fit.
         UnsupportedStateError: the state holds what cannot be saved.
     """
     if policy.best_contents == "weights" and not any(holds_weights(obj) for obj in objects.values()):
@@ -37,7 +29,22 @@ def check(backend: Backend, objects: Mapping[str, Any], policy: CheckpointPolicy
             "best_contents='weights', and none of the objects is a model that keepbest knows, so the best would be "
             "empty. Pass the model itself to the Checkpointer, or leave best_contents out."
         )
-    nbytes = estimate(objects)
+    return snapshots.estimate()
+
+
+def check_place(backend: Backend, nbytes: int, policy: CheckpointPolicy, *, held: int) -> None:
+    """Write, read and delete a small object, and see whether the space left is enough.
+
+    Args:
+        backend: where the run is, or will be.
+        nbytes: what a checkpoint takes.
+        policy: says how many checkpoints stay; one more is there while the next replaces it.
+        held: checkpoints that are there already.
+
+    Raises:
+        StoragePermissionError, StorageError, NotARunError: it cannot be written, read or deleted there.
+        StorageFullError: so many do not fit.
+    """
     key = TEMPORARY_PREFIX + uuid.uuid4().hex
     backend.put_if_absent(key, _PROBE)
     try:

@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from ..storage.statefile import Role
 from .generators import PythonGenerator
 from .registry import adapter_named, adapters_in_use
-from .state import CapturedState, capture_value
 
 NAME = "rng"
 """The object's name in a checkpoint; no user's object may have it."""
 
 
-def capture() -> CapturedState:
-    """Capture them all; a generator object of one's own is passed to the Checkpointer by name instead."""
+def read() -> tuple[Any, Role, None]:
+    """Return the states of all, by reference; a generator object of one's own is passed to the Checkpointer by name."""
     state = {
         "python": PythonGenerator(random).state_dict(),
         "numpy": np.random.get_state(legacy=False),  # noqa: NPY002 - the global generator is what people's code uses
         "frameworks": {adapter.NAME: adapter.capture_rng() for adapter in adapters_in_use()},
     }
-    return capture_value(NAME, state, role="state")
+    return state, "state", None
 
 
 def restore(state: Any) -> None:

@@ -38,7 +38,6 @@ class SaveRequest:
     name: str
     """The checkpoint's name."""
     write_id: str
-    snapshot: Snapshot
     position: Position
     reasons: tuple[str, ...]
     metrics: Mapping[str, float]
@@ -80,38 +79,37 @@ class Saver:
             return self.checkpoints[-1].name
         return "one whose manifest is damaged" if self.run.next_sequence > 1 else None
 
-    def save(self, request: SaveRequest) -> None:
+    def save(self, request: SaveRequest, snapshot: Snapshot) -> None:
         """Write, commit, then retire what the policy no longer keeps.
 
         Raises:
             KeepbestError: nothing was committed, and nothing older was touched.
         """
-        with progress.task("save", request.name, request.snapshot.nbytes):
-            self._save(request)
+        with progress.task("save", request.name, snapshot.nbytes):
+            self._save(request, snapshot)
 
-    def _save(self, request: SaveRequest) -> None:
-        self._check_space(request.snapshot.nbytes)
+    def _save(self, request: SaveRequest, snapshot: Snapshot) -> None:
+        self._check_space(snapshot.nbytes)
         parent = self.parent
         weights: Mapping[str, Artifact] = {}
         if self._policy.best_contents == "weights" and any(score.value is not None for score in request.scores):
-            weights = self._commit_weights(request, parent)
+            weights = self._commit_weights(request, snapshot.weights_only(), parent)
         drafts: list[Draft] = [
             LinkDraft(
                 file=draft.file, source=data_key(_weights_name(request), draft.file), artifact=weights[draft.file]
             )
             if draft.file in weights
             else draft
-            for draft in request.snapshot.files
+            for draft in snapshot.files
         ]
-        self._commit(request, request.name, request.write_id, drafts, request.snapshot, parent, complete=True)
+        self._commit(request, request.name, request.write_id, drafts, snapshot, parent, complete=True)
         self.parent = self.run.next_sequence - 1
         self.tidy()
         if self.mirroring is not None:
             self.mirroring.offer(self.run.checkpoints)
 
-    def _commit_weights(self, request: SaveRequest, parent: int | None) -> Mapping[str, Artifact]:
+    def _commit_weights(self, request: SaveRequest, part: Snapshot, parent: int | None) -> Mapping[str, Artifact]:
         """Commit the weights by themselves, so that the best can stay when the complete checkpoint goes."""
-        part = request.snapshot.weights_only()
         name = _weights_name(request)
         return self._commit(request, name, uuid.uuid4().hex, list(part.files), part, parent, complete=False)
 

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from ..errors import KeepbestError, MirrorFailedError
 from ..storage.backend import Backend
-from . import preemption, preflight, snapshot
+from . import preemption, preflight
 from .at_exit import at_exit
 from .caller import warn_caller
 from .mirror import Mirror
 from .mirroring import Mirroring
+from .overlap import Overlap
+from .pace import Pace
 from .policy import CheckpointPolicy
 from .saver import Saver, SaveRequest, name_checkpoint
-from .snapshot import Snapshot
+from .snapshot import Snapshot, Snapshots
 from .staging import Staging
 from .tracker import SaveTracker
 from .training import Rewind, Training
 from .verdict import Verdict
 from .when import Facts
 from .writer import SaveHandle, Writer
+
+_log = logging.getLogger(__name__)
 
 Event = Literal["epoch", "step", "end", "signal", "exception"]
 
@@ -40,24 +46,30 @@ class Saves:
         training: Training,
         *,
         objects: Mapping[str, Any],
-        sync: bool,
+        pace: Pace,
         mirror: Backend | None,
     ) -> None:
         self._policy = policy
         self._training = training
-        self._objects = objects
-        self._sync = sync
+        self._pace = pace
+        self._snapshots = Snapshots(objects)
         self._saver = Saver(backend, policy)
         # While an upload is under way, one checkpoint more than the policy keeps lies on the first tier.
-        preflight.check(backend, objects, policy, held=len(self._saver.checkpoints) - (mirror is not None))
+        nbytes = preflight.check_objects(objects, policy, self._snapshots)
+        preflight.check_place(backend, nbytes, policy, held=len(self._saver.checkpoints) - (mirror is not None))
         self._mirror: Mirror | None = None
         if mirror is not None:
             self._mirror = Mirror(self._saver.run, mirror, policy)
-            preflight.check(mirror, objects, policy, held=len(self._mirror.held))
+            preflight.check_place(mirror, nbytes, policy, held=len(self._mirror.held))
             self._saver.mirroring = Mirroring(self._mirror, self._saver.checkpoints)
         self._tracker = SaveTracker(time.monotonic())
         self._staging = Staging()
-        self._writer = Writer()
+        self._writer = Writer(pace)
+        self._overlap: Overlap | None = None
+        """The last one, until training has been told of it."""
+        self._superseded: tuple[str, ...] = ()
+        """Why a save is due as soon as the writer is free; it takes the state of then."""
+        self._told_of_staging = False
         _OPEN.add(self)
 
     @property
@@ -106,41 +118,80 @@ class Saves:
             last_tried_step=self._tracker.last_tried_step,
         )
         reasons = self._policy.decide(facts)
+        if reasons and self._leaves_out(facts, reasons):
+            return ()
+        if not reasons and self._superseded and not self._writer.busy:
+            reasons = self._superseded
         if reasons:
             self.save(reasons)
         return reasons
 
+    def _leaves_out(self, facts: Facts, reasons: tuple[str, ...]) -> bool:
+        """Say whether a save is not made because one is in flight; the best, and what is last, always is."""
+        if self._policy.on_busy == "wait" or facts.improved or facts.event not in ("epoch", "step"):
+            return False
+        if not self._writer.busy:
+            return False
+        _log.info("save.left_out run=%s at=%s", self._saver.run.url, self._training.position)
+        if self._policy.on_busy == "supersede":
+            self._superseded = reasons
+        self._tracker.left_out(facts.step, facts.time)
+        return True
+
     def save(self, reasons: tuple[str, ...]) -> SaveHandle:
-        """Copy the state and start writing it; waits for the save before, whose snapshot still lies in staging.
+        """Capture the state and start writing it; waits for the save before, whose snapshot still lies in staging.
 
         Raises:
-            SaveFailedError: the save before failed, or with `sync` this one.
+            SaveFailedError: the save before failed, or in mode "sync" this one.
             UnsupportedStateError: something in the state cannot be saved.
         """
         self.wait()
+        self._superseded = ()
         training = self._training
         training.flush()
         metrics, scores = training.metrics_and_scores()
         name, write_id = name_checkpoint(training.position)
         self._tracker.started(training.position, time.monotonic(), scores)
         try:
+            taken, live = self._take()
             request = SaveRequest(
                 name=name,
                 write_id=write_id,
-                snapshot=snapshot.take(self._objects, None if self._sync else self._staging),
                 position=training.position,
                 reasons=reasons,
                 metrics=metrics,
                 scores=scores,
                 training=training.to_json(),
             )
-            handle = self._writer.submit(name, lambda: self._saver.save(request))
+            overlap = Overlap(taken, self._take_again)
+            handle = self._writer.submit(name, overlap, partial(self._saver.save, request))
+            self._overlap = None if overlap.settled else overlap
         except BaseException:
             self._tracker.failed(self._saver.checkpoints)
             raise
-        if self._sync:
-            self._wait_here(handle, request.snapshot)
+        if live:
+            self._wait_here(handle, taken)
         return handle
+
+    def _take(self) -> tuple[Snapshot, bool]:
+        """Return a snapshot, and whether training must wait until it is written."""
+        if self._pace.mode == "sync":
+            return self._snapshots.live(), True
+        limit = self._pace.max_staging_bytes
+        staged = self._snapshots.staged(self._staging, overlap=self._pace.snapshot == "overlap", limit=limit)
+        if staged is not None:
+            return staged, False
+        if not self._told_of_staging:
+            self._told_of_staging = True
+            warn_caller(
+                f"a snapshot takes more than max_staging_bytes={limit:,}, so training waits until each save is written."
+            )
+        return self._snapshots.live(), True
+
+    def _take_again(self) -> Snapshot:
+        again = self._snapshots.staged(self._staging, overlap=False)
+        assert again is not None
+        return again
 
     def _wait_here(self, handle: SaveHandle, taken: Snapshot) -> None:
         """Wait for a save that reads what training would change; interrupted, do not let go before it has ended."""
@@ -164,6 +215,8 @@ class Saves:
         Raises:
             SaveFailedError: a save failed, and the policy does not say that training goes on.
         """
+        if self._overlap is not None:
+            self._overlap.settle(wait=False)
         ended = self._writer.take_ended()
         self._tell_notices()
         if ended is None or ended.succeeded:
@@ -226,11 +279,20 @@ class Saves:
             warnings.warn(str(error), stacklevel=1)
 
     def _tell_notices(self) -> None:
+        if self._overlap is not None and self._overlap.settled:
+            if self._overlap.retaken:
+                warn_caller(_RETAKEN)
+            self._overlap = None
         mirroring = self._saver.mirroring
         for notices in (self._saver.notices, [] if mirroring is None else mirroring.notices):
             while notices:
                 warn_caller(notices.pop(0))
 
+
+_RETAKEN = (
+    "tensors of an optimizer were changed, by other means than its step, while a snapshot was copied, so it was taken "
+    "once more, as they were then. If that happens often, use Checkpointer(…, snapshot='copy')."
+)
 
 _OPEN: weakref.WeakSet[Saves] = weakref.WeakSet()
 """Not closed yet."""

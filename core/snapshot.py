@@ -1,32 +1,85 @@
-"""Snapshot: the state of all objects at one moment, copied into staging, as files ready to be written."""
+"""Snapshot: the state of all objects at one moment, as files ready to be written.
+
+Three kinds of tensors are told apart. Those that never change are held (TensorFlow, JAX). Those that only a step of an
+optimizer changes are copied into staging while training goes on, and a fence holds up the step (`overlap.py`). All
+others are copied before training goes on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..storage import statefile, tensorfile
 from ..storage.commit import TensorDraft
 from ..storage.layout import TENSOR_SUFFIX
-from ..storage.statefile import ObjectRecord
+from ..storage.statefile import ObjectRecord, Role
 from ..storage.tensorfile import TensorFilePlan, TensorSpec
 from ..storage.typedjson import Json
 from . import rng
+from .capturing import Capturing
 from .live import LiveTensors
 from .staging import Staging
-from .state import CapturedState, capture
+from .state import CapturedState, value_of
+from .tensor import TensorSource
 
 INLINE_BYTES = 64 << 10
 """State that is neither weights nor an optimizer's, and holds no more tensor bytes than this, stays in `state.json`."""
+
+_CLONED = 256 << 20
+"""Bytes of an accelerator's memory that a snapshot may take for copies of what no fence protects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectDraft:
+    """One object of a snapshot; its typed state is worked out by whoever writes it."""
+
+    name: str
+    role: Role
+    file: str | None
+    state: Callable[[], Json]
+
+
+class Copy(NamedTuple):
+    """One tensor that is to be copied into staging."""
+
+    source: TensorSource
+    region: memoryview
+    begin: int
+    end: int
+    version: object
+    """Of the source, when the snapshot was taken; None: nothing keeps it from changing."""
+
+    def make(self) -> None:
+        """Copy; from an accelerator, have it copied."""
+        target = self.region[self.begin : self.end]
+        if self.source.remote is not None:
+            self.source.remote.queue(target)
+        else:
+            self.source.fill(target)
+
+    def is_torn(self) -> bool:
+        """Say whether the tensor has changed since the snapshot was taken, as far as it counts."""
+        return self.version is not None and (self.source.version is None or self.source.version() != self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What was captured. `files` lie in staging until the next snapshot is taken, or where training has them."""
 
-    objects: dict[str, ObjectRecord]
+    drafts: tuple[ObjectDraft, ...]
     files: tuple[TensorDraft, ...]
+    copies: tuple[Copy, ...] = ()
+    """What is still to be copied, while a fence holds up whatever changes it."""
+
+    @property
+    def objects(self) -> dict[str, ObjectRecord]:
+        """What the state file says of each object."""
+        return {
+            draft.name: ObjectRecord(role=draft.role, file=draft.file, state=draft.state()) for draft in self.drafts
+        }
 
     @property
     def nbytes(self) -> int:
@@ -34,16 +87,16 @@ class Snapshot:
         return sum(len(draft.plan.header) + draft.plan.data_bytes for draft in self.files)
 
     def revoke(self) -> None:
-        """Let nothing more be read that training may change; see `take`."""
+        """Let nothing more be read that training may change; see `Snapshots.live`."""
         for draft in self.files:
             if isinstance(draft.data, LiveTensors):
                 draft.data.revoke()
 
     def weights_only(self) -> Snapshot:
         """Return the part of it that inference needs."""
-        objects = {name: record for name, record in self.objects.items() if record.role == "weights"}
-        names = {record.file for record in objects.values()}
-        return Snapshot(objects=objects, files=tuple(draft for draft in self.files if draft.file in names))
+        drafts = tuple(draft for draft in self.drafts if draft.role == "weights")
+        names = {draft.file for draft in drafts}
+        return Snapshot(drafts=drafts, files=tuple(draft for draft in self.files if draft.file in names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,43 +105,81 @@ class _Planned:
     plan: TensorFilePlan | None
     """None: its tensors, if any, stay inline."""
 
+    @property
+    def file(self) -> str | None:
+        return None if self.plan is None else self.captured.name + TENSOR_SUFFIX
 
-def take(objects: Mapping[str, Any], staging: Staging | None) -> Snapshot:
-    """Capture `objects` and the random number generators, and copy every tensor into `staging`.
-
-    When it returns, training may change the objects. Cost: one copy of the state's bytes.
-
-    With None nothing is copied: the objects must stay as they are until the snapshot is written, or `revoke` was called
-    and whoever writes it has ended.
-
-    Raises:
-        UnsupportedStateError: something is neither tensor nor plain data; names its path.
-    """
-    captured = [capture(name, obj) for name, obj in objects.items()]
-    captured.append(rng.capture())
-    planned = [_Planned(captured=state, plan=_plan(state)) for state in captured]
-    in_files = [item for item in planned if item.plan is not None]
-    records = {item.captured.name: _record(item) for item in planned}
-    if staging is None:
-        return Snapshot(objects=records, files=tuple(_live(item) for item in in_files))
-    regions = staging.reserve([item.plan.data_bytes for item in in_files if item.plan is not None])
-    files = [_copy(item, region) for item, region in zip(in_files, regions, strict=True)]
-    return Snapshot(objects=records, files=tuple(files))
+    def staged_bytes(self) -> int:
+        return 0 if self.plan is None else sum(_staged_sizes(self.plan, self.captured.sources))
 
 
-def estimate(objects: Mapping[str, Any]) -> int:
-    """Return the bytes that the tensors of `objects` take now; nothing is copied.
+class Snapshots:
+    """Takes snapshots of objects and of the random number generators. Used by one thread at a time."""
 
-    An optimizer that has made no step yet may hold none of the state it will have.
-    """
-    return sum(_nbytes(_specs(capture(name, obj))) for name, obj in objects.items())
+    def __init__(self, objects: Mapping[str, Any]) -> None:
+        self._capturings = [Capturing(name, partial(value_of, obj)) for name, obj in objects.items()]
+        self._rng = Capturing(rng.NAME, rng.read)
+
+    def estimate(self) -> int:
+        """Return the bytes that the tensors of the objects take now; nothing is copied.
+
+        An optimizer that has made no step yet may hold none of the state it will have.
+        """
+        return sum(_nbytes(_specs(capturing.capture())) for capturing in self._capturings)
+
+    def live(self) -> Snapshot:
+        """Capture all, and copy nothing: the objects must stay as they are until the snapshot is written.
+
+        Or until `revoke` was called and whoever writes it has ended.
+
+        Raises:
+            UnsupportedStateError: something is neither tensor nor plain data; names its path.
+        """
+        planned = self._planned()
+        files = [_draft(item, item.captured.sources) for item in planned if item.plan is not None]
+        return Snapshot(drafts=_drafts(planned), files=tuple(files))
+
+    def staged(self, staging: Staging, *, overlap: bool, limit: int | None = None) -> Snapshot | None:
+        """Capture all, and copy into `staging` what may change before it is written.
+
+        When it returns, training may go on. Cost: a microsecond or two for each tensor, and the copy.
+
+        Args:
+            staging: where to; what an earlier snapshot has there is overwritten.
+            overlap: leave out what a fence keeps from changing; `copies` says what that is.
+            limit: bytes of staging; None: whatever it takes.
+
+        Returns:
+            None: it takes more than `limit`; nothing was copied.
+
+        Raises:
+            UnsupportedStateError: as `live`.
+        """
+        planned = self._planned()
+        in_files = [item for item in planned if item.plan is not None]
+        sizes = [item.staged_bytes() for item in in_files]
+        if limit is not None and sum(sizes) > limit:
+            return None
+        drafts, copies, files = _drafts(planned), list[Copy](), list[TensorDraft]()
+        for item, region in zip(in_files, staging.reserve(sizes), strict=True):
+            found, draft = _stage(item, region)
+            copies += found
+            files.append(draft)
+        later = _copy(copies, staging) if overlap else _all(copies)
+        return Snapshot(drafts=drafts, files=tuple(files), copies=tuple(later))
+
+    def _planned(self) -> list[_Planned]:
+        captured = [capturing.capture() for capturing in (*self._capturings, self._rng)]
+        return [_Planned(captured=state, plan=_plan(state)) for state in captured]
 
 
 def _plan(captured: CapturedState) -> TensorFilePlan | None:
-    specs = _specs(captured)
-    if not specs or (captured.role == "state" and _nbytes(specs) <= INLINE_BYTES):
-        return None
-    return tensorfile.plan(specs, captured.metadata)
+    if "plan" not in captured.memo:
+        specs = _specs(captured)
+        inline = not specs or (captured.role == "state" and _nbytes(specs) <= INLINE_BYTES)
+        captured.memo["plan"] = None if inline else tensorfile.plan(specs, captured.metadata)
+    plan: TensorFilePlan | None = captured.memo["plan"]
+    return plan
 
 
 def _specs(captured: CapturedState) -> list[TensorSpec]:
@@ -99,35 +190,91 @@ def _nbytes(specs: Sequence[TensorSpec]) -> int:
     return sum(spec.nbytes for spec in specs)
 
 
-def _copy(item: _Planned, region: memoryview) -> TensorDraft:
+def _staged_sizes(plan: TensorFilePlan, sources: Mapping[str, TensorSource]) -> list[int]:
+    return [end - begin for name, (begin, end) in plan.offsets.items() if not sources[name].held]
+
+
+def _stage(item: _Planned, region: memoryview) -> tuple[list[Copy], TensorDraft]:
+    """Give each tensor that is not held its place in the region; the region is the file's data if none is."""
     assert item.plan is not None
+    sources, copies, free, anything_held = item.captured.sources, list[Copy](), 0, False
     for name, (begin, end) in item.plan.offsets.items():
-        if end > begin:
-            item.captured.sources[name].copy_into(region[begin:end])
-    return TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=region)
+        source = sources[name]
+        if source.held:
+            anything_held = True
+        elif end > begin:
+            version = source.version() if source.version is not None else None
+            copies.append(Copy(source, region, free, free + end - begin, version))
+            free += end - begin
+    if not anything_held:
+        return copies, TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=region)
+    staged = {id(copy.source): region[copy.begin : copy.end] for copy in copies}
+    places = {
+        name: replace(source, view=partial(_same, staged[id(source)])) if id(source) in staged else source
+        for name, source in sources.items()
+    }
+    return copies, _draft(item, places)
 
 
-def _live(item: _Planned) -> TensorDraft:
+def _copy(copies: Sequence[Copy], staging: Staging) -> list[Copy]:
+    """Copy what nothing keeps from changing, on an accelerator to a place of its own; return what is left to copy."""
+    later, loose = [], _CLONED
+    for copy in copies:
+        remote = copy.source.remote
+        if remote is not None:
+            staging.pin(remote.lane)
+        if copy.version is not None:
+            later.append(copy)
+        elif remote is not None and copy.end - copy.begin <= loose:
+            loose -= copy.end - copy.begin
+            later.append(copy._replace(source=remote.clone()))
+        else:
+            copy.source.fill(copy.region[copy.begin : copy.end])
+    return later
+
+
+def _all(copies: Sequence[Copy]) -> list[Copy]:
+    for copy in copies:
+        copy.source.fill(copy.region[copy.begin : copy.end])
+    return []
+
+
+def _same(target: memoryview) -> memoryview:
+    return target
+
+
+def _draft(item: _Planned, sources: Mapping[str, TensorSource]) -> TensorDraft:
     assert item.plan is not None
-    data = LiveTensors(item.plan, item.captured.sources)
+    data = LiveTensors(item.plan, sources)
     return TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=data)
 
 
-def _record(item: _Planned) -> ObjectRecord:
-    sources = item.captured.sources
+def _drafts(planned: Sequence[_Planned]) -> tuple[ObjectDraft, ...]:
+    return tuple(
+        ObjectDraft(name=item.captured.name, role=item.captured.role, file=item.file, state=_state(item))
+        for item in planned
+    )
+
+
+def _state(item: _Planned) -> Callable[[], Json]:
+    """Return what builds the typed state, later: what stays inline is copied now."""
+    memo = item.captured.memo
+    if "facts" not in memo:
+        memo["facts"] = {name: source.facts for name, source in item.captured.sources.items()}
+    facts = memo["facts"]
+    if item.plan is not None:
+        return partial(item.captured.state, lambda stored: statefile.reference(stored, facts[stored][2]))
+    copied = {name: _bytes(source) for name, source in item.captured.sources.items()}
 
     def refer(stored: str) -> Json:
-        source = sources[stored]
-        if item.plan is not None:
-            return statefile.reference(stored, source.logical)
-        spec = TensorSpec(name=stored, dtype=source.dtype, shape=source.shape)
-        data = bytearray(spec.nbytes)
-        if data:
-            source.copy_into(memoryview(data))
-        return statefile.inline(spec, bytes(data), source.logical)
+        dtype, shape, logical = facts[stored]
+        return statefile.inline(TensorSpec(name=stored, dtype=dtype, shape=shape), copied[stored], logical)
 
-    return ObjectRecord(
-        role=item.captured.role,
-        file=None if item.plan is None else item.captured.name + TENSOR_SUFFIX,
-        state=item.captured.state(refer),
-    )
+    return partial(item.captured.state, refer)
+
+
+def _bytes(source: TensorSource) -> bytes:
+    data = bytearray(TensorSpec(name="", dtype=source.dtype, shape=source.shape).nbytes)
+    if data:
+        source.fill(memoryview(data))
+    return bytes(data)

@@ -6,8 +6,8 @@ Three kinds of object are taken: those an adapter knows; those with `state_dict(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,6 +38,24 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """One place in a state where a tensor stands."""
+
+    path: str
+    tag: str
+    """The framework's."""
+    stored: str
+    """The name in the file, which tied tensors share."""
+    facts: tuple[str, tuple[int, ...], str | None]
+    value: Any
+    source: TensorSource | None
+
+    def of(self, value: Any, source: TensorSource | None) -> Leaf:
+        """Return the same place with another tensor of the same facts, or none."""
+        return replace(self, value=value, source=source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedState:
     """One object's state, its tensors still those of the live object."""
 
@@ -49,6 +67,8 @@ class CapturedState:
     """Stored name → tensor; tied tensors once."""
     metadata: dict[str, str]
     """For the tensor file: the framework's own, and for each tied tensor the name it is stored under."""
+    memo: dict[str, Any] = field(default_factory=dict)
+    """What was worked out from the form of the state; shared by all captures of the same form."""
 
 
 def check_objects(objects: dict[str, Any]) -> None:
@@ -66,48 +86,67 @@ def check_objects(objects: dict[str, Any]) -> None:
             )
 
 
-def capture(name: str, obj: Any) -> CapturedState:
-    """Capture the state of `obj` by reference.
+def value_of(obj: Any) -> tuple[Any, Role, Adapter | None]:
+    """Return the nested state of `obj` by reference, its role, and the adapter that knows it."""
+    adapter = _handler(obj)
+    if adapter is not None:
+        return adapter.capture(obj), adapter.role(obj) or "state", adapter
+    return obj.state_dict() if isinstance(obj, Stateful) else obj, "state", None
+
+
+def capture_value(
+    name: str, value: Any, *, role: Role, adapter: Adapter | None = None
+) -> tuple[CapturedState, list[Leaf]]:
+    """Capture nested state by reference; returns its leaves too, in order. `adapter` only gives the file its metadata.
 
     Raises:
         UnsupportedStateError: something in it is neither a tensor nor plain data; names its path from `name`.
     """
-    adapter = _handler(obj)
-    if adapter is not None:
-        return capture_value(name, adapter.capture(obj), role=adapter.role(obj) or "state", adapter=adapter)
-    return capture_value(name, obj.state_dict() if isinstance(obj, Stateful) else obj, role="state")
-
-
-def capture_value(name: str, value: Any, *, role: Role, adapter: Adapter | None = None) -> CapturedState:
-    """Capture nested state; `adapter` only gives the tensor file its metadata."""
     sources: dict[str, TensorSource] = {}
     ties: dict[Hashable, str] = {}
     metadata = dict(adapter.TENSOR_FILE_METADATA) if adapter is not None else {}
+    leaves: list[Leaf] = []
 
     def tensor(path: str, leaf: Any) -> tuple[str, Json] | None:
-        found = _source(path, leaf)
+        found = source_of(path, leaf)
         if found is None:
             return None
         tag, source = found
         wanted = path[len(name) + 1 :] or "value"
         if source.identity is not None and source.identity in ties:
-            kept = ties[source.identity]
-            metadata[wanted] = kept
-            return tag, _Reference(kept)
-        stored = _unused(wanted, sources)
-        sources[stored] = source
-        if source.identity is not None:
-            ties[source.identity] = stored
+            stored = metadata[wanted] = ties[source.identity]
+        else:
+            stored = _unused(wanted, sources)
+            sources[stored] = source
+            if source.identity is not None:
+                ties[source.identity] = stored
+        leaves.append(Leaf(path=path, tag=tag, stored=stored, facts=source.facts, value=leaf, source=source))
         return tag, _Reference(stored)
 
     state = typedjson.encode(value, name, tensor)
-    return CapturedState(
+    captured = CapturedState(
         name=name,
         role=role,
         state=lambda refer: _resolved(state, refer),
         sources=sources,
         metadata=metadata,
     )
+    return captured, leaves
+
+
+def reencode(name: str, value: Any, leaves: Sequence[Leaf]) -> Callable[[Callable[[str], Json]], Json]:
+    """Return what builds the typed state of a `value` whose tensors are known: the leaves, in order."""
+
+    def state(refer: Callable[[str], Json]) -> Json:
+        found = iter(leaves)
+
+        def tensor(path: str, value: Any) -> tuple[str, Json]:  # noqa: ARG001 - what stands there is known
+            leaf = next(found)
+            return leaf.tag, refer(leaf.stored)
+
+        return typedjson.encode(value, name, tensor)
+
+    return state
 
 
 def mismatches(name: str, obj: Any, state: Any) -> list[str]:
@@ -150,7 +189,12 @@ def _handler(obj: Any) -> Adapter | None:
     return adapter if adapter is not None and adapter.role(obj) is not None else None
 
 
-def _source(path: str, leaf: Any) -> tuple[str, TensorSource] | None:
+def source_of(path: str, leaf: Any) -> tuple[str, TensorSource] | None:
+    """Return the framework's tag of a tensor and how to read it; None if it is none.
+
+    Raises:
+        UnsupportedStateError: no tensor file can hold it.
+    """
     if isinstance(leaf, np.ndarray | np.generic):
         return "numpy", numpy_source(leaf, path)
     adapter = adapter_of(leaf)

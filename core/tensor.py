@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import UnsupportedStateError
 from ..storage.arrays import COMPLEX128, dtype_name
+
+
+class Moment(Protocol):
+    """A moment in what an accelerator computes, at which tensors had the values that are copied."""
+
+    def copying(self) -> AbstractContextManager[None]:
+        """Queue copies, in the block, behind this moment and beside what training queues."""
+
+    def hold_up(self) -> None:
+        """Have what the calling thread queues from now on run behind the copies; waits for nothing itself."""
+
+    def finish(self) -> None:
+        """Wait until everything is copied."""
+
+
+class Lane(Protocol):
+    """The way from an accelerator to host memory."""
+
+    def mark(self) -> Moment:
+        """Mark this moment of the calling thread's work."""
+
+    def pin(self, block: memoryview) -> Callable[[], None]:
+        """Lock host memory in place, so that the accelerator writes to it by itself; returns what lets go of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """What can be done with a tensor that lies on an accelerator."""
+
+    lane: Lane
+    queue: Callable[[memoryview], None]
+    """Have the bytes copied; between `mark` and `finish`."""
+    clone: Callable[[], TensorSource]
+    """Return a source of a copy that lies there too, and is made in the order of the calling thread's work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +63,27 @@ class TensorSource:
     """Fill a writable view of exactly the tensor's bytes, C order."""
     view: Callable[[], memoryview | None] | None = None
     """Return the bytes where they lie, if they lie contiguously in host memory."""
+    held: bool = False
+    """The values stay as they are while this is kept, whatever training does: assigning copies, or never happens."""
+    version: Callable[[], object] | None = None
+    """Given where a fence holds up whatever may change the values: another answer means that they changed unfenced."""
+    remote: Remote | None = None
+    """Given where the tensor lies on an accelerator that copies while it computes."""
+    serves: Callable[[Any], bool] | None = None
+    """Say whether this source reads that tensor, as it is now: then none is made anew for the next snapshot."""
+
+    @property
+    def facts(self) -> tuple[str, tuple[int, ...], str | None]:
+        """What a file says of the tensor."""
+        return self.dtype, self.shape, self.logical
+
+    def fill(self, target: memoryview) -> None:
+        """Copy the bytes to `target`, in this thread alone, and letting others run meanwhile."""
+        lies = self.view() if self.view is not None else None
+        if lies is None:
+            self.copy_into(target)
+        else:
+            np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(lies, np.uint8))
 
 
 def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorSource:

@@ -55,6 +55,11 @@ class SaveTracker:
         if self._owed and any(score.value is not None for score in scores):
             self._owed = False
 
+    def left_out(self, step: int, now: float) -> None:
+        """Note that a save that was due was not made, so that it is not due again at once."""
+        self.last_tried_step = step
+        self.last = replace(self.last, time=now)
+
     def failed(self, committed: Sequence[CheckpointInfo]) -> None:
         """Note that the save that began last failed: the end, a signal and an improvement find it missing."""
         self.last_tried_step = self.last.step

@@ -17,13 +17,16 @@ from .retention import (
 )
 from .when import OnImprovement, SimpleWhenRule
 
+_BUSY = {"skip": "those that are due are left out", "supersede": "the newest that is due waits until it can be made"}
 
-def in_words(
+
+def in_words(  # noqa: PLR0913 - what a policy says
     when: Sequence[SimpleWhenRule],
     keep: SimpleKeepRule | KeepAnyOf | KeepBytes,
     monitors: Sequence[MetricMonitor],
     *,
     weights_only_best: bool,
+    on_busy: str,
     warns_of_failed_saves: bool,
 ) -> str:
     """Return a few short lines: when is saved, what is kept, how metrics are judged, what ends training."""
@@ -32,6 +35,8 @@ def in_words(
         lines.append("What is saved only for being the best holds the weights alone.")
     for monitor in monitors:
         lines.extend(_judging(monitor))
+    if on_busy != "wait":
+        lines.append(f"While a save is being written, {_BUSY[on_busy]}; the best is waited for.")
     if warns_of_failed_saves:
         lines.append("A failed save is a warning, and training goes on.")
     return "\n".join(lines)

@@ -9,15 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import SaveFailedError
 from ..storage import progress
+from .overlap import Overlap
+from .pace import Pace
+from .snapshot import Snapshot
 
 
 class SaveHandle:
     """A save under way, or done."""
 
-    def __init__(self, checkpoint: str, future: Future[None]) -> None:
+    def __init__(self, checkpoint: str, future: Future[None], settle: Callable[[], None]) -> None:
+        """Make one; `settle` does what the writer waits for, and is called before anybody waits for the writer."""
         self.checkpoint = checkpoint
         """The checkpoint's name."""
         self._future = future
+        self._settle = settle
         self._told = threading.Event()
 
     def done(self) -> bool:
@@ -51,6 +56,7 @@ class SaveHandle:
 
     def _wait(self, timeout: float | None) -> None:
         if not self._future.done():
+            self._settle()
             with progress.waiting():
                 futures.wait([self._future], timeout)
 
@@ -69,21 +75,35 @@ class SaveHandle:
 
 
 class Writer:
-    """One background thread with one save in flight.
+    """Two background threads with one save in flight: one copies, the other writes, and leaves the cores to training.
 
     The interpreter waits for the save in flight before it exits (that is what `ThreadPoolExecutor` does), so nothing
     is lost when a program ends without `close`.
     """
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keepbest-writer")
+    def __init__(self, pace: Pace) -> None:
+        # A thread that has slowed down may not speed up again, and training may come to wait for the copy.
+        self._copier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keepbest-copier")
+        self._executor = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="keepbest-writer",
+            initializer=None if pace.mode == "sync" else pace.slow_down,
+        )
         self._last: SaveHandle | None = None
 
-    def submit(self, checkpoint: str, job: Callable[[], None]) -> SaveHandle:
-        """Start `job` in the background. The save before it must have ended: call `wait` first."""
-        assert self._last is None or self._last.done()
-        self._last = SaveHandle(checkpoint, self._executor.submit(job))
+    def submit(self, checkpoint: str, overlap: Overlap, write: Callable[[Snapshot], None]) -> SaveHandle:
+        """Start copying, then writing. The save before it must have ended: call `wait` first."""
+        assert not self.busy
+        if not overlap.settled:
+            self._copier.submit(overlap.copy)
+        future = self._executor.submit(lambda: write(overlap.result()))
+        self._last = SaveHandle(checkpoint, future, overlap.settle)
         return self._last
+
+    @property
+    def busy(self) -> bool:
+        """A save is in flight."""
+        return self._last is not None and not self._last.done()
 
     def wait(self) -> None:
         """Wait until the save in flight has ended, well or not; `take_ended` has it."""
@@ -98,5 +118,8 @@ class Writer:
         return ended
 
     def close(self) -> None:
-        """Wait for the save in flight and end the thread."""
+        """Wait for the save in flight and end the threads."""
+        if self._last is not None:
+            self._last.wait()
+        self._copier.shutdown(wait=True)
         self._executor.shutdown(wait=True)

@@ -20,6 +20,7 @@ from ...core.position import Position
 from ...core.retention import KeepAll, KeepBest, simple_keep_rules
 from ...errors import CheckpointNotFoundError, ConfigError, KeepbestError, UsageError
 from ...storage.backend import open_backend
+from ...storage.remote_errors import without_password
 from . import direction, state
 from .console import say
 from .logs import numbers
@@ -72,6 +73,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     ) -> None:
         super().__init__()
         self.url = os.fspath(url)
+        self._shown = without_password(self.url)
         self.policy = CheckpointPolicy() if policy is None else policy
         """As it was given."""
         self.decision: Decision | None = None
@@ -193,10 +195,10 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         begin = max(position.next_epoch, epochs if out_of_patience else 0)
         self.model._initial_epoch = begin  # noqa: SLF001 - Keras' BackupAndRestore does so; there is no other way
         if self.verbose:
-            say(f"\nResuming {self.url} from {position}{', which is out of patience' if out_of_patience else ''}")
+            say(f"\nResuming {self._shown} from {position}{', which is out of patience' if out_of_patience else ''}")
         if position.steps_in_epoch:
             warn_caller(
-                f"the run {self.url} was left in the middle of epoch {position.next_epoch + 1}, after "
+                f"the run {self._shown} was left in the middle of epoch {position.next_epoch + 1}, after "
                 f"{position.steps_in_epoch} of its steps. fit cannot begin inside an epoch, so it begins this one anew "
                 "with the weights of then; its first batches are trained on twice."
             )
@@ -217,7 +219,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             best = ended.run.best
         except CheckpointNotFoundError:
             warn_caller(
-                f"{self.url} holds no checkpoint that was ranked, so the model keeps the weights of its last epoch."
+                f"{self._shown} holds no checkpoint that was ranked, so the model keeps the weights of its last epoch."
             )
             return
         restoring.restore(best, {"model": self.model}, with_rng=False)

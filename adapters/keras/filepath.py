@@ -10,11 +10,18 @@ from typing import Any
 
 from ...errors import ConfigError, PlaceholderError
 from ...storage.digest import digest
+from ...storage.remote_errors import without_password
 
 HIDDEN = ".keepbest"
 """The folder beside the files in which their runs lie."""
 FAST = ".safetensors"
 """The suffix of the weights alone, written by keepbest."""
+_FIRST = {
+    **dict.fromkeys(("s3", "s3a", "gs", "gcs"), "bucket"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "container"),
+    **dict.fromkeys(("sftp", "ssh", "ftp", "smb"), "server"),
+}
+"""What a URL begins with, and no file can take the place of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Filepath:
         try:
             return self.template.format(**names)
         except KeyError as error:
-            raise PlaceholderError(self.template, str(error.args[0]), names) from error
+            raise PlaceholderError(without_password(self.template), str(error.args[0]), names) from error
 
     @property
     def folder(self) -> str:
@@ -70,19 +77,37 @@ def parse(filepath: str | os.PathLike[str], *, save_weights_only: bool) -> Filep
     """Return the filepath, checked for a suffix that says what Keras, or keepbest, shall write.
 
     Raises:
-        ConfigError: it has none; with the words of Keras' own ModelCheckpoint.
+        ConfigError: it has none, with the words of Keras' own ModelCheckpoint; or the file's name stands where the
+            URL's bucket should.
     """
     template = os.fspath(filepath)
+    _check_suffix(template, without_password(template), save_weights_only=save_weights_only)
+    found = Filepath(template)
+    _check_begin(found)
+    return found
+
+
+def _check_suffix(template: str, shown: str, *, save_weights_only: bool) -> None:
     if template.endswith(FAST):
-        return Filepath(template)
+        return
     if save_weights_only and not template.endswith(".weights.h5"):
         raise ConfigError(
             "When using `save_weights_only=True` in `ModelCheckpoint`, the filepath provided must end in `.weights.h5` "
-            f"(Keras weights format). Received: filepath={template} (`.safetensors` is another that keepbest writes.)"
+            f"(Keras weights format). Received: filepath={shown} (`.safetensors` is another that keepbest writes.)"
         )
     if not save_weights_only and not template.endswith((".keras", ".h5")):
         raise ConfigError(
-            f"The filepath provided must end in `.keras` (Keras model format). Received: filepath={template} "
+            f"The filepath provided must end in `.keras` (Keras model format). Received: filepath={shown} "
             "(`.h5`, and for the weights alone `.safetensors`, will do too.)"
         )
-    return Filepath(template)
+
+
+def _check_begin(found: Filepath) -> None:
+    scheme, _, rest = found.template.partition("://")
+    what = _FIRST.get(scheme)
+    if what is not None and found.folder == f"{scheme}://":
+        name = rest.rpartition("/")[2]
+        raise ConfigError(
+            f"{without_password(found.template)} names no {what}: the name of the file, or a placeholder, stands in "
+            f"its place. Write {scheme}://{what.upper()}/{name}."
+        )

@@ -14,6 +14,7 @@ from ...core.direction import Mode, direction
 from ...errors import ConfigError, StorageError
 from ...storage.backend import open_backend
 from ...storage.manifest import Score
+from ...storage.remote_errors import without_password
 from . import choice, shelf
 from .choice import Choice
 from .console import say
@@ -48,7 +49,8 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
     Raises:
         ConfigError (a ValueError): a setting is wrong.
 
-    `fit` raises a `KeepbestError` if a file cannot be saved; what was there before is unharmed.
+    `fit` raises a `KeepbestError` if a file cannot be saved; what was there before is unharmed. What is wrong with the
+    place or the credentials it says before the first epoch, at the cost of one request.
 
     Example:
         >>> best = ModelCheckpoint("runs/best.keras", monitor="val_loss", save_best_only=True, verbose=1)
@@ -109,10 +111,12 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
     # ── hooks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - Keras' signature, here and below
-        """Continue with the run before, if that was asked for."""
+        """Continue with the run before, if that was asked for; else look whether there is a place to save to."""
         if self._resume:
             self._continue()
             self._resume = False
+        else:
+            self._shelf.look()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note the epoch, for files that are saved within it."""
@@ -142,6 +146,7 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
 
     def _save(self, epoch: int, batch: int | None, logs: Mapping[str, Any]) -> None:
         path = self._path.at(epoch, batch, logs)
+        shown = without_password(path)
         chosen = self._choose(epoch, path, logs)
         if chosen.warning is not None:
             warn_caller(chosen.warning)
@@ -150,22 +155,22 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
             return
         if shelf.is_folder(path):
             raise StorageError(
-                path,
+                shown,
                 "Please specify a non-directory filepath for ModelCheckpoint. Filepath used is an existing directory: "
-                + path,
+                + shown,
             )
         self._keep(path, epoch, batch, logs, chosen.value)
         self._held[path] = chosen.value
         self.best = self.best if chosen.value is None else chosen.value
-        self._say(f"\nEpoch {epoch + 1}: finished saving model to {path}")
+        self._say(f"\nEpoch {epoch + 1}: finished saving model to {shown}")
 
     def _choose(self, epoch: int, path: str, logs: Mapping[str, Any]) -> Choice:
         if not self.save_best_only:
-            return choice.always(epoch=epoch, path=path)
+            return choice.always(epoch=epoch, path=without_password(path))
         lower = self._set_direction() == "min"
         return choice.if_better(
             epoch=epoch,
-            path=path,
+            path=without_password(path),
             monitor=self.monitor,
             current=logs.get(self.monitor),
             best=self.best,
@@ -233,7 +238,7 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
         mode = self._direction or (None if self.mode == "auto" else self.mode)
         if before.monitor != self.monitor or (mode is not None and before.mode not in (mode, None)):
             raise ConfigError(
-                f"resume=True, but what lies in {self._shelf.url} was judged by {before.monitor} "
+                f"resume=True, but what lies in {self._shelf.backend.url} was judged by {before.monitor} "
                 f"(mode {before.mode!r}), and now it is {self.monitor} (mode {mode or self.mode!r}), which cannot be "
                 "compared. Keep the setting, or leave resume out."
             )

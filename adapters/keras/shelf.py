@@ -22,18 +22,19 @@ from typing import Any
 
 import keras
 
-from ...core import snapshot
 from ...core.caller import warn_caller
 from ...core.saver import versions
+from ...core.snapshot import Snapshots
 from ...core.staging import Staging
 from ...errors import KeepbestError, ObjectNotFoundError, SaveFailedError, StorageError, StorageFullError
 from ...storage import progress, statefile
 from ...storage.backend import Backend, open_backend
 from ...storage.checkpoint import Checkpoint
 from ...storage.commit import BytesDraft, Draft, FileDraft
-from ...storage.layout import STATE_FILE, checkpoint_name, data_key
+from ...storage.layout import COMMITS, STATE_FILE, checkpoint_name, data_key
 from ...storage.local import local_path
 from ...storage.manifest import Manifest, Score
+from ...storage.remote_errors import without_password
 from ...storage.run import Run
 from ...storage.run_writer import RunWriter
 
@@ -62,7 +63,7 @@ class Entry:
     """One file to be kept."""
 
     path: str
-    """The user's exact path or URL."""
+    """The user's exact path or URL; it may hold a password."""
     epoch: int
     """From 0."""
     step: int
@@ -76,7 +77,8 @@ class Entry:
 class Shelf:
     """The run of one template."""
 
-    url: str
+    url: str = field(repr=False)
+    """It may hold a password: what is shown is the backend's."""
     storage_options: Mapping[str, Any] | None = field(repr=False)
     _staging: Staging = field(default_factory=Staging, repr=False)
     _opened: Backend | None = field(default=None, repr=False)
@@ -89,6 +91,14 @@ class Shelf:
             self._opened = open_backend(self.url, self.storage_options)
         return self._opened
 
+    def look(self) -> None:
+        """Ask the place one thing, so that one that does not exist or says no is known before training.
+
+        Raises:
+            StorageError: it cannot be used.
+        """
+        self.backend.list(COMMITS)
+
     def keep_file(self, entry: Entry, write: Callable[[str], None]) -> None:
         """Keep a file that `write` makes at the local path it is given.
 
@@ -99,7 +109,7 @@ class Shelf:
         scratch = self.backend.scratch()
         try:
             made = f"{scratch}/{name}"
-            _guarded(entry.path, lambda: write(made))
+            _guarded(without_password(entry.path), lambda: write(made))
             self._keep(entry, FileDraft(file=name, path=made), Path(made).stat().st_size, {})
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -110,7 +120,9 @@ class Shelf:
         Raises:
             KeepbestError: as `keep_file`.
         """
-        taken = snapshot.take({_MODEL: model}, self._staging).weights_only()
+        taken = Snapshots({_MODEL: model}).staged(self._staging, overlap=False)
+        assert taken is not None
+        taken = taken.weights_only()
         self._keep(entry, taken.files[0], taken.nbytes, taken.objects)
 
     def standing(self) -> tuple[Standing, Callable[[str], None]] | None:
@@ -128,7 +140,7 @@ class Shelf:
         # Listed for each save: another callback, of this process or of the one before, may have written since.
         writer = RunWriter(self.backend)
         older = [found.sequence for found in writer.checkpoints]
-        with progress.waiting(), progress.task("save", entry.path, nbytes):
+        with progress.waiting(), progress.task("save", without_password(entry.path), nbytes):
             name = _commit(writer, entry, draft, objects)
         self.backend.publish(data_key(name, draft.file), entry.path)
         self._tidy(writer, older)
@@ -141,8 +153,10 @@ class Shelf:
                 Run(writer.backend).gc()
                 self._tidied = True
         except StorageError as error:
-            _log.warning("retention.failed run=%s error=%s", self.url, error)
-            warn_caller(f"the model was saved, but what came before it in {self.url} could not be tidied up: {error}")
+            _log.warning("retention.failed run=%s error=%s", self.backend.url, error)
+            warn_caller(
+                f"the model was saved, but what came before it in {self.backend.url} could not be tidied up: {error}"
+            )
 
 
 def _commit(writer: RunWriter, entry: Entry, draft: Draft, objects: Mapping[str, statefile.ObjectRecord]) -> str:

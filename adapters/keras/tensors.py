@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -30,7 +31,8 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         raise UnsupportedStateError(
             path, value, why=f"whose value is a {type(held).__name__} cannot be stored as a tensor"
         )
-    return source
+    serves = source.serves
+    return source if serves is None else replace(source, serves=lambda again: serves(again.value))
 
 
 def defer(value: Any) -> Any:

@@ -12,6 +12,7 @@ import safetensors
 from ...errors import DamagedFileError, StateMismatchError
 from ...storage import arrays, progress
 from ...storage.backend import open_backend
+from ...storage.remote_errors import without_password
 from ...storage.tensorfile import TensorSpec, TensorView
 from . import state
 
@@ -36,6 +37,7 @@ def load_weights(
     path = os.fspath(filepath)
     folder, _, name = path.rpartition("/")
     backend = open_backend(folder or ("/" if path.startswith("/") else "."), storage_options)
+    path = without_password(path)
     size = backend.head(name).size
     with progress.waiting(), progress.task("load", path, size):
         data = bytes(backend.read_ranges(name, [(0, size)])[0])  # in parallel, from a bucket

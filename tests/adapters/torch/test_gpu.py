@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -67,3 +69,35 @@ def test_log_step_does_not_wait_for_the_device(tmp_path):
     logged = [row.metrics["loss"] for row in keepbest.open_run(url).history().steps_log]
     assert len(logged) == 3
     assert max(logged) < 1000
+
+
+def test_every_checkpoint_is_the_state_at_its_step(tmp_path):
+    """Copied beside the next forward and backward, each checkpoint is bit for bit what training had at its step."""
+    url = str(tmp_path / "run")
+    model, optimizer = trained()
+    policy = CheckpointPolicy(every_n_epochs=None, every_n_steps=1, keep_all=True)
+    expected = {}
+    with Checkpointer(url, policy, model=model, optimizer=optimizer) as ckpt:
+        for number in range(20):
+            loss = step(model, optimizer, number)
+            ckpt.log_step(loss=loss)
+            expected[number + 1] = copy.deepcopy(model.state_dict())
+    for checkpoint in keepbest.open_run(url).checkpoints():
+        found = checkpoint.load("model", framework="torch")
+        assert all(torch.equal(value.cpu(), found[key]) for key, value in expected[checkpoint.step].items())
+    assert len(expected) == 20
+
+
+def test_a_save_and_the_next_step_do_not_wait_for_the_device(tmp_path):
+    """Neither the snapshot nor the fence before the next step synchronises the training stream."""
+    model, optimizer = trained()
+    with Checkpointer(str(tmp_path / "run"), CheckpointPolicy(), model=model, optimizer=optimizer) as ckpt:
+        step(model, optimizer, 0)
+        ckpt.save().result()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            handle = ckpt.save()
+            step(model, optimizer, 1)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        handle.result()

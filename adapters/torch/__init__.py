@@ -5,18 +5,21 @@ Whatever else has `state_dict` (schedulers, GradScaler, StatefulDataLoader) is s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..core.caller import warn_caller
-from ..core.tensor import TensorSource
-from ..errors import UnsupportedStateError
-from ..storage.arrays import COMPLEX128
-from ..storage.statefile import Role
-from ..storage.tensorfile import TensorView
+from ...core.caller import warn_caller
+from ...core.tensor import Remote, TensorSource
+from ...errors import UnsupportedStateError
+from ...storage.arrays import COMPLEX128
+from ...storage.statefile import Role
+from ...storage.tensorfile import TensorView
+from . import cuda, fence
 
 NAME = "torch"
 TENSOR_FILE_METADATA = {"format": "pt"}
@@ -64,8 +67,9 @@ def role(obj: Any) -> Role | None:
 def capture(obj: Any) -> Any:
     """Return the state dict of the plain module, whatever wraps it; of an optimizer its own."""
     if isinstance(obj, nn.Module):
-        return dict(_unwrapped(obj).state_dict())
+        return dict(_unwrapped(obj).state_dict(keep_vars=True))
     if isinstance(obj, torch.optim.Optimizer):
+        fence.watch(obj)
         return obj.state_dict()
     return obj.get_state() if isinstance(obj, torch.Generator) else obj
 
@@ -123,9 +127,16 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     def copy_into(target: memoryview) -> None:
         torch.frombuffer(target, dtype=found.dtype).view(found.shape).copy_(found)
 
+    lies = found.device.type == "cpu" and found.is_contiguous() and bool(found.numel()) and not _lazy(found)
+
+    @functools.cache
     def view() -> memoryview | None:
-        lies = found.device.type == "cpu" and found.is_contiguous() and found.numel() and not _lazy(found)
         return found.reshape(-1).view(torch.uint8).numpy().data if lies else None
+
+    place, kind, shape, stride = value.data_ptr(), value.dtype, value.shape, value.stride()
+
+    def serves(again: torch.Tensor) -> bool:
+        return again.data_ptr() == place and again.dtype is kind and again.shape == shape and again.stride() == stride
 
     return TensorSource(
         dtype=_NAMES[found.dtype],
@@ -134,7 +145,24 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         identity=_identity(found) if found.numel() else None,
         copy_into=copy_into,
         view=view,
+        version=functools.partial(fence.version, value) if fence.may_guard(value) else None,
+        remote=_remote(value, found, path) if found.device.type == "cuda" else None,
+        serves=serves,
     )
+
+
+def _remote(value: torch.Tensor, stored: torch.Tensor, path: str) -> Remote:
+    """Return what can be done with a tensor on a GPU; `stored` is how it is stored."""
+
+    def queue(target: memoryview) -> None:
+        torch.frombuffer(target, dtype=stored.dtype).view(stored.shape).copy_(stored, non_blocking=True)
+
+    def clone() -> TensorSource:
+        made = tensor(value.detach().clone(), path)
+        assert made is not None
+        return replace(made, version=None)
+
+    return Remote(lane=cuda.lane_of(stored.device.index), queue=queue, clone=clone)
 
 
 def _lazy(found: torch.Tensor) -> bool:

@@ -1,0 +1,54 @@
+"""Fence: holds up each step of an optimizer while a snapshot is being copied, and knows whose tensors that protects.
+
+PyTorch calls a global hook before every optimizer's step: fused, with closures and compiled ones too. It does not
+where a step was captured into a CUDA graph, which needs `capturable=True`, or where a class brings a `step` of its own
+without the constructor of `Optimizer`: the tensors of such optimizers are not fenced.
+
+Source: torch.optim.optimizer.register_optimizer_step_pre_hook, and `Optimizer.profile_hook_step`, which calls it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from ...core.overlap import settle_all
+
+_OWNED: weakref.WeakKeyDictionary[torch.optim.Optimizer, frozenset[int]] = weakref.WeakKeyDictionary()
+"""The tensors of each optimizer, by `id`, as of its last capture."""
+_fenced: frozenset[int] = frozenset()
+"""Those of all."""
+
+
+def watch(optimizer: torch.optim.Optimizer) -> None:
+    """Know the tensors of an optimizer, as they are now."""
+    global _fenced  # noqa: PLW0603 - what is asked for each tensor must be at hand
+    hooked = getattr(type(optimizer).step, "hooked", False)
+    if not hooked or any(group.get("capturable") for group in optimizer.param_groups):
+        _OWNED.pop(optimizer, None)
+    else:
+        owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        for state in optimizer.state.values():
+            owned.update([id(value) for value in state.values() if isinstance(value, torch.Tensor)])
+        _OWNED[optimizer] = frozenset(owned)
+    _fenced = frozenset().union(*_OWNED.values())
+
+
+def may_guard(tensor: torch.Tensor) -> bool:
+    """Say whether a fence can protect a tensor of this kind at all."""
+    return tensor.device.type in ("cpu", "cuda") and not tensor.is_inference()
+
+
+def version(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor was changed, as far as PyTorch counts; None if no fence protects it."""
+    return tensor._version if id(tensor) in _fenced else None  # noqa: SLF001 - there is no other way to it
+
+
+def _before_step(*_: Any) -> None:
+    settle_all()
+
+
+register_optimizer_step_pre_hook(_before_step)

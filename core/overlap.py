@@ -1,0 +1,114 @@
+"""Overlap: a snapshot that is copied while training goes on, and the fence that keeps a step from overtaking it.
+
+Forward and backward change no parameters, only an optimizer's step does. So the copy runs beside them, and whatever is
+about to change a tensor that is being copied calls `settle_all` first (the adapter of PyTorch does, before each step).
+
+The second net: tensors count their changes. If one was changed while it was copied, by other means than a step, the
+snapshot is taken again, by the thread that trains, before it does anything else here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+
+from .snapshot import Snapshot
+
+_UNDER_WAY: set[Overlap] = set()
+
+
+class Overlap:
+    """One snapshot being copied. `settle` belongs to those who train, `result` to who writes."""
+
+    def __init__(self, snapshot: Snapshot, again: Callable[[], Snapshot]) -> None:
+        """`again` takes the snapshot anew, all of it at once."""
+        self._snapshot: Snapshot | None = snapshot
+        self._again = again
+        self._copied = threading.Event()
+        self._settled = threading.Event()
+        self._lock = threading.Lock()
+        self._torn = False
+        self._error: BaseException | None = None
+        self.retaken = False
+        """Something was changed, by other means than a step, while it was being copied."""
+        lanes = {copy.source.remote.lane for copy in snapshot.copies if copy.source.remote is not None}
+        self._moments = [lane.mark() for lane in lanes]
+        if snapshot.copies:
+            _UNDER_WAY.add(self)
+        else:
+            self._settled.set()
+
+    @property
+    def settled(self) -> bool:
+        """All is copied, and right."""
+        return self._settled.is_set()
+
+    def copy(self) -> None:
+        """Copy what is to be copied; runs beside training."""
+        try:
+            copies = self._snapshot.copies if self._snapshot is not None else ()
+            with contextlib.ExitStack() as stack:
+                for moment in self._moments:
+                    stack.enter_context(moment.copying())
+                for copy in copies:
+                    copy.make()
+            self._torn = any(copy.is_torn() for copy in copies)
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            self._error = error
+        self._copied.set()  # from here on a step may be queued behind the copies
+        if not self._torn:
+            self._finish()
+
+    def settle(self, *, wait: bool = True) -> None:
+        """Return when training may change the tensors. Without `wait`, do only what cannot wait any longer."""
+        if self._settled.is_set() or not (wait or self._copied.is_set()):
+            return
+        self._copied.wait()
+        for moment in self._moments:
+            moment.hold_up()
+        if self._torn:
+            self._retake()
+
+    def result(self) -> Snapshot:
+        """Wait until all is copied, and return it, once: nobody else is to keep it alive."""
+        self._settled.wait()
+        if self._error is not None:
+            raise self._error
+        found, self._snapshot = self._snapshot, None
+        assert found is not None
+        return found
+
+    def _finish(self) -> None:
+        try:
+            for moment in self._moments:
+                moment.finish()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._error = error
+        self._end()
+
+    def _retake(self) -> None:
+        with self._lock:
+            if self._settled.is_set():
+                return
+            try:
+                self._snapshot = self._again()
+                self.retaken = True
+            except Exception as error:  # noqa: BLE001 - as above
+                self._error = error
+            self._end()
+
+    def _end(self) -> None:
+        _UNDER_WAY.discard(self)
+        self._settled.set()
+
+
+def settle_all() -> None:
+    """Return when nothing is being copied: what calls this is about to change tensors."""
+    if _UNDER_WAY:
+        for overlap in tuple(_UNDER_WAY):
+            overlap.settle()
+
+
+os.register_at_fork(after_in_child=_UNDER_WAY.clear)  # a child has no thread that copies
