@@ -9,10 +9,11 @@ from typing import Any, TypedDict
 import click
 
 from ..errors import DamagedError, UnsupportedFormatError
+from ..storage.backend import open_backend
 from ..storage.layout import commit_key
 from ..storage.listing import Listing
 from ..storage.manifest import CheckpointInfo, Score
-from ..storage.run import open_run
+from ..storage.run import Run, open_run
 from . import machine, screen, words
 from .marks import Marks, marks
 from .options import run_verb
@@ -52,8 +53,10 @@ def ls(url: str, storage_options: Mapping[str, Any], as_json: bool, everything: 
 
     The newest comes last. Metrics that are monitored come first, with the direction in which they improve.
     """
-    run = open_run(url, storage_options=storage_options)
+    run = Run(open_backend(url, storage_options))
     listing = run.listing()
+    if not listing.checkpoints and not listing.damaged:
+        open_run(url, storage_options=storage_options)  # says if it is no run; not before, as it lists too
     found = marks(listing.checkpoints)
     if as_json:
         machine.emit("ls/1", _to_json(run.url, listing, found))

@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from ..errors import UsageError
+
 T = TypeVar("T")
 
 _LIMIT: ContextVar[float | None] = ContextVar("keepbest_request_limit", default=None)
@@ -18,13 +20,28 @@ def run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
 
     Raises:
         TimeoutError: it took longer than `limited` allows, and is called off.
+        UsageError: this is the loop's own thread, which would wait for itself for ever.
     """
+    if _is_ours(loop):
+        work.close()
+        raise UsageError(
+            "keepbest was called from within the event loop of fsspec, whose thread would wait for itself. Call it "
+            "from another thread: await asyncio.to_thread(…)."
+        )
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result(_LIMIT.get())
     except BaseException:
         future.cancel()
         raise
+
+
+def _is_ours(loop: asyncio.AbstractEventLoop) -> bool:
+    """Say whether this thread runs the loop."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:  # it runs none
+        return False
 
 
 @contextlib.contextmanager

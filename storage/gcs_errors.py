@@ -24,7 +24,8 @@ from ..errors import (
     UnreachableError,
 )
 from .client import TransientError
-from .sockets import causes, words
+from .remote_errors import shortened, text_of, unresolved
+from .sockets import causes
 
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
 _GOOD = range(200, 300)
@@ -55,7 +56,7 @@ def answered(  # noqa: PLR0911, PLR0912, PLR0913, PLR0917, C901 - a table, writt
         return TransientError(unexpected) if status in _PASSING else unexpected
     if status in _GOOD:
         return None
-    said = hide(_message(body)) or f"status {status}"
+    said = _message(body, hide) or f"status {status}"
     match status:
         case 404 if needs == "storage.objects.list" or "bucket does not exist" in said.lower():
             return BucketNotFoundError(location, bucket)
@@ -97,8 +98,8 @@ def unanswered(  # noqa: PLR0911 - as above
     if isinstance(error, (KeepbestError, TransientError)):
         return error
     if any(isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME for cause in causes(error)):
-        return UnreachableError(location, "the name of the server cannot be resolved")
-    module, said = type(error).__module__, hide(words(error))
+        return UnreachableError(location, unresolved(error))
+    module, said = type(error).__module__, text_of(error, hide)
     if module.startswith("google.auth"):
         if type(error).__name__ == "TransportError":
             return TransientError(UnreachableError(location, f"credentials cannot be renewed ({said})"))
@@ -110,10 +111,10 @@ def unanswered(  # noqa: PLR0911 - as above
     return StorageError(location, f"{type(error).__name__}: {said}.")
 
 
-def _message(body: bytes) -> str:
+def _message(body: bytes, hide: Callable[[str], str]) -> str:
     try:
         found = json.loads(body)["error"]
         text = found if isinstance(found, str) else found.get("message", "")
     except (ValueError, LookupError, TypeError, AttributeError):
         text = body.decode(errors="replace")
-    return " ".join(str(text).split()).rstrip(".")[:300]
+    return shortened(" ".join(str(text).split()), hide)

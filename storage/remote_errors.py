@@ -9,7 +9,7 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +24,7 @@ from ..errors import (
     StoragePermissionError,
     UnreachableError,
 )
-from .sockets import causes, words
+from .sockets import causes
 
 _REFUSED = {
     "asyncssh.PermissionDenied", "azure.ClientAuthenticationError", "azure.CredentialUnavailableError",
@@ -48,6 +48,8 @@ _SECRET_IN_TEXT = re.compile(
     r"(?i)\b(AccountKey|SharedAccessSignature|sig|signature|password|passwd|token)=[^\s;&'\"]+"
 )
 _USER = re.compile(r"(\w[\w+.-]*://[^/\s:@]*):[^/\s]*@")
+_LONGEST = 300
+"""Characters that are shown of what an error says."""
 _SHORTEST = 3
 """Characters of a secret that is looked for: those of a shorter one are found in any text."""
 
@@ -77,6 +79,23 @@ def without_password(url: str) -> str:
     return url if url.startswith("github://") else _USER.sub(r"\1@", url, count=1)  # github://org:repo@branch
 
 
+def text_of(error: BaseException, hide: Callable[[str], str]) -> str:
+    """Return an error's text, short and without a full stop; its type where it has none."""
+    return shortened(str(error), hide).rstrip(".") or type(error).__name__
+
+
+def shortened(text: str, hide: Callable[[str], str]) -> str:
+    """Return the beginning of a text. What is secret is hidden before: half a secret would not be known for one."""
+    return hide(text.strip().rstrip("."))[:_LONGEST]
+
+
+def unresolved(error: BaseException) -> str:
+    """Return the words for a server whose name cannot be resolved, with the name where the chain has it."""
+    hosts = (getattr(cause, "host", None) for cause in causes(error))
+    name = next((f", {host}," for host in hosts if isinstance(host, str) and host), "")
+    return f"the name of the server{name} cannot be resolved"
+
+
 def translate(error: BaseException, location: str, action: str, secrets: Secrets) -> KeepbestError:
     """Return our error for what a filesystem raised.
 
@@ -89,7 +108,7 @@ def translate(error: BaseException, location: str, action: str, secrets: Secrets
     if isinstance(error, KeepbestError):
         return error
     for cause in causes(error):  # some filesystems say "not found" whatever went wrong
-        found = _of_the_connection(cause, location, action, secrets)
+        found = _of_the_connection(cause, error, location, action, secrets)
         if found is not None:
             return found
     return _of_the_object(error, location, action, secrets)
@@ -98,19 +117,20 @@ def translate(error: BaseException, location: str, action: str, secrets: Secrets
 def says_absent(error: FileNotFoundError) -> bool:
     """Say whether an object is absent, or only could not be reached: some filesystems say the one for the other."""
     for cause in causes(error):
-        found = _of_the_connection(cause, "", "", Secrets("", {}))
+        found = _of_the_connection(cause, error, "", "", Secrets("", {}))
         if found is not None:
             return isinstance(found, ObjectNotFoundError)
     return True
 
 
 def _of_the_connection(  # noqa: PLR0911 - a table, written as one
-    error: BaseException, location: str, action: str, secrets: Secrets
+    error: BaseException, whole: BaseException, location: str, action: str, secrets: Secrets
 ) -> KeepbestError | None:
-    said = "no answer in time" if isinstance(error, TimeoutError) else secrets.hide(words(error))
+    """Tell one error of the chain `whole`."""
+    said = "no answer in time" if isinstance(error, TimeoutError) else text_of(error, secrets.hide)
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if isinstance(error, socket.gaierror):
-        return UnreachableError(location, "the name of the server cannot be resolved")
+        return UnreachableError(location, unresolved(whole))
     if isinstance(error, ssl.SSLError):
         return UnreachableError(location, f"no safe connection can be made ({said})")
     if names & _STRANGERS or "not found in known_hosts" in said:
@@ -173,7 +193,7 @@ def _of_status(  # noqa: PLR0911 - as above
 def _of_the_object(  # noqa: PLR0911 - as above
     error: BaseException, location: str, action: str, secrets: Secrets
 ) -> KeepbestError:
-    said = secrets.hide(words(error))
+    said = text_of(error, secrets.hide)
     number = getattr(error, "errno", None)
     if number in _FULL:
         return StorageFullError(location)
@@ -200,7 +220,7 @@ def _of_the_object(  # noqa: PLR0911 - as above
 
 
 def _password(url: str) -> str:
-    user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    user = url.rpartition("://")[2].partition("/")[0].rpartition("@")[0]
     return user.partition(":")[2]
 
 

@@ -26,7 +26,8 @@ from ..errors import (
     WrongRegionError,
 )
 from .client import TransientError
-from .sockets import causes, words
+from .remote_errors import text_of, unresolved
+from .sockets import causes
 
 _NEEDS = {
     "put_object": ("write", "s3:PutObject"),
@@ -125,25 +126,30 @@ def _answered(  # noqa: PLR0911, PLR0913, PLR0917, C901, PLR0912 - a table, writ
     return StorageError(location, f"the store answered {code or status}: {said}.")
 
 
-def _unanswered(  # noqa: PLR0911 - as above
+def _unanswered(  # noqa: PLR0911, C901 - as above
     error: BaseException, location: str, hide: Callable[[str], str]
 ) -> KeepbestError | TransientError:
     import botocore.exceptions as b  # noqa: PLC0415 - comes with s3fs
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
-    said = hide(words(error))
+    said = text_of(error, hide)
     if any(isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME for cause in causes(error)):
-        return UnreachableError(location, "the name of the server cannot be resolved")
+        return UnreachableError(location, unresolved(error))
     if isinstance(error, (b.NoCredentialsError, b.PartialCredentialsError)):
         return CredentialsError(location, "no credentials were found.")
     if isinstance(error, (b.CredentialRetrievalError, b.RefreshWithMFAUnsupportedError, b.SSOError)):
         return CredentialsError(location, f"the credentials could not be renewed ({type(error).__name__}).")
     if isinstance(error, b.ProfileNotFound):
-        return ConfigError(f"{location}: {said}.")
+        return ConfigError(
+            f"{location}: {said}. Check AWS_PROFILE or storage_options['profile']; `aws configure list-profiles` says "
+            "which there are."
+        )
     if isinstance(error, TypeError) and "keyword argument" in said:
         return ConfigError(f"storage_options do not fit s3fs: {said}.")
     if isinstance(error, ResponseParserError):
         return TransientError(UnexpectedAnswerError(location, "not XML"))
+    if isinstance(error, ValueError) and said.startswith("Invalid endpoint"):
+        return ConfigError(f"{location}: {said}. An endpoint begins with http:// or https://.")
     if isinstance(error, (b.ParamValidationError, b.InvalidRegionError, b.NoRegionError, ValueError)):
         return ConfigError(f"{location}: {said}.")
     if isinstance(error, b.SSLError):

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from contracts import places
+from contracts import documented, places
+from contracts.proxy import FaultProxy
 from contracts.servers import free_ports
 
 EVERY_VERB = [["ls"], ["show", "--tensors"], ["verify"], ["gc", "--dry-run"]]
@@ -39,6 +40,19 @@ def test_every_verb_goes_by_its_options(keepbest, run, options, tmp_path):
         values = [word.partition("=")[2] for word in options[1::2] if word.startswith(("key", "secret"))]
         assert not any(value in said.out for value in values)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["model.safetensors", "optimizer.safetensors"]
+
+
+def test_ls_costs_the_requests_that_the_page_says(keepbest, run, place, options):
+    """`keepbest ls` lists once, and reads each manifest once."""
+    kind = "GCS" if run.startswith("gs") else "S3"
+    manifests = [name for name in place.files() if "commits/" in name and name.endswith(".json")]
+    with FaultProxy(place.server.url) as proxy:
+        through = [word.replace(place.server.url, proxy.url) for word in options]
+        assert keepbest("ls", run, *through).code == 0
+        assert proxy.count() == int(documented.table("requests to S3")["list"][f"requests to {kind}"]) - 1 + len(
+            manifests
+        )
+        assert proxy.count(path=r"list-type=2|/o\?") == 1
 
 
 @pytest.mark.parametrize("verb", ["ls", "show", "verify", "gc"])

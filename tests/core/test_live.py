@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import keepbest
 from keepbest import Checkpointer
-from keepbest.core import snapshot
+from keepbest.core.snapshot import Snapshots
 from keepbest.core.staging import Staging
 from keepbest.errors import SaveFailedError, UsageError
 
@@ -42,7 +42,9 @@ class Model:
 
 
 def drafts(staging):
-    return {draft.file: draft for draft in snapshot.take({"model": Model({**MIXED, "pad": PAD})}, staging).files}
+    snapshots = Snapshots({"model": Model({**MIXED, "pad": PAD})})
+    taken = snapshots.live() if staging is None else snapshots.staged(staging, overlap=False)
+    return {draft.file: draft for draft in taken.files}
 
 
 PAD = np.zeros(70_000, np.uint8)  # more than stays in state.json

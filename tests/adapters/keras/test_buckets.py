@@ -5,17 +5,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from contracts import documented
 from contracts.http_faults import access_denied, answer
 from contracts.places import GcsPlace, S3Place
 from contracts.proxy import FaultProxy
+from contracts.sftp_server import PASSWORD, SftpServer
+from contracts.stores import whole_text
 from safetensors.numpy import load_file
 
 from keepbest import CheckpointPolicy, open_run
 from keepbest.adapters.keras import BestCheckpoint, ModelCheckpoint, load_weights
-from keepbest.errors import SaveFailedError, StoragePermissionError
+from keepbest.errors import (
+    BucketNotFoundError,
+    ConfigError,
+    PlaceholderError,
+    SaveFailedError,
+    StorageError,
+    StoragePermissionError,
+)
 
-REQUESTS = {"s3": 11, "gcs": 12}
-"""Of one save that replaces another: 2 to list, 4 to write and commit, 3 to place the file, 3 or 4 to retire."""
+COSTS = documented.table("requests to S3")
+"""What the page says."""
 
 POLICY = CheckpointPolicy(monitor="val_loss")
 
@@ -64,6 +74,11 @@ def small(keras):
     model.compile("sgd", "mse")
     model.train_on_batch(np.zeros((2, 2)), np.zeros((2, 1)))
     return model
+
+
+def requests(what, through):
+    """Return how many requests something takes, as the page says."""
+    return int(COSTS[what][f"requests to {through.kind.upper()}"])
 
 
 def end_epoch(callback, model, epoch, value):
@@ -151,11 +166,81 @@ def test_a_save_takes_few_requests(small, through, bucket):
     end_epoch(callback, small, 0, 0.5)
     through.proxy.clear()
     end_epoch(callback, small, 1, 0.4)
-    assert through.proxy.count() == REQUESTS[through.kind]
+    assert through.proxy.count() == requests("ModelCheckpoint", through)
     assert len({record.connection for record in through.proxy.records()}) <= 2
     through.proxy.clear()
     end_epoch(callback, small, 2, 0.45)
     assert through.proxy.count() == 0
+
+
+def test_a_wrong_bucket_is_known_before_the_first_epoch(keras, make, fit, through, bucket):
+    """A misspelt bucket, or credentials that are refused, end fit before it trains; what is right takes one request."""
+    scheme = bucket.url.partition("://")[0]
+    epochs = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            epochs.append(epoch)
+
+    for url in (f"{scheme}://keepbest-no-such-bucket/m_{{epoch}}.keras", f"{scheme}://keepbest-no-such-bucket/m.keras"):
+        wrong = ModelCheckpoint(url, save_best_only=True, storage_options=through.options)
+        with pytest.raises(BucketNotFoundError, match="'keepbest-no-such-bucket' does not exist"):
+            fit(make(), [wrong, Count()], epochs=1)
+    right = ModelCheckpoint(bucket.at("m.keras"), storage_options=through.options)
+    through.proxy.clear()
+    right.on_train_begin()
+    assert through.proxy.count() == requests("fit", through)
+    through.proxy.on(REFUSED[through.kind])
+    with pytest.raises(StoragePermissionError):
+        fit(make(), [right, Count()], epochs=1)
+    assert epochs == []
+    assert bucket.files() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s3://m.keras", r"names no bucket.* Write s3://BUCKET/m\.keras"),
+        ("gs://m_{epoch:02d}.keras", r"names no bucket.* Write gs://BUCKET/m_\{epoch:02d\}\.keras"),
+        ("s3://{epoch}/m.keras", r"names no bucket.* Write s3://BUCKET/m\.keras"),
+        ("abfs://m.safetensors", r"names no container"),
+        ("sftp://m.keras", r"names no server.* Write sftp://SERVER/m\.keras"),
+    ],
+)
+def test_a_file_in_the_place_of_a_bucket_is_refused(url, says):
+    """A URL of a file and no bucket is a setting that is wrong, and the error says what to write."""
+    with pytest.raises(ConfigError, match=says):
+        ModelCheckpoint(url)
+
+
+def test_a_password_in_a_url_is_not_printed(make, fit, tmp_path, capsys, caplog):
+    """A URL may hold a password: files get to their place, and neither the console nor an error shows it."""
+    caplog.set_level("DEBUG", logger="keepbest")
+    with SftpServer(tmp_path) as server:
+        at = server.url_with_password
+        callbacks = [
+            ModelCheckpoint(f"{at}/m_{{epoch}}.keras", verbose=1),
+            ModelCheckpoint(f"{at}/best.safetensors", verbose=1, save_best_only=True),
+            BestCheckpoint(f"{at}/run", POLICY, verbose=1),
+        ]
+        fit(make(), callbacks, epochs=2)
+        again = [BestCheckpoint(f"{at}/run", POLICY, verbose=1)]
+        fit(make(), again, epochs=3)
+        load_weights(make(), f"{at}/best.safetensors")
+        (tmp_path / "m_1.keras").unlink()
+        (tmp_path / "m_1.keras").mkdir()
+        with pytest.raises(StorageError) as folder:
+            fit(make(), callbacks[:1], epochs=1)
+        with pytest.raises(PlaceholderError) as placeholder:
+            fit(make(), [ModelCheckpoint(f"{at}/{{nothing}}.keras")], epochs=1)
+        with pytest.raises(ConfigError) as suffix:
+            ModelCheckpoint(f"{at}/m.pt")
+    printed = capsys.readouterr().out
+    assert "m_2.keras" in printed
+    assert "Resuming sftp://" in printed
+    errors = "".join(whole_text(caught.value) for caught in (folder, placeholder, suffix))
+    assert PASSWORD not in printed + errors + caplog.text + repr(callbacks[0]._shelf)
+    assert (tmp_path / "m_2.keras").is_file()
 
 
 def test_options_reach_everything(make, fit, small, through, bucket, tmp_path):  # noqa: PLR0913, PLR0917 - fixtures
