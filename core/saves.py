@@ -164,7 +164,11 @@ class Saves:
                 training=training.to_json(),
             )
             overlap = Overlap(taken, self._take_again)
-            handle = self._writer.submit(name, overlap, partial(self._saver.save, request))
+            try:
+                handle = self._writer.submit(name, overlap, partial(self._saver.save, request))
+            except BaseException:  # no thread could be started, or Ctrl-C
+                overlap.abandon()
+                raise
             self._overlap = None if overlap.settled else overlap
         except BaseException:
             self._tracker.failed(self._saver.checkpoints)
@@ -189,6 +193,7 @@ class Saves:
         return self._snapshots.live(), True
 
     def _take_again(self) -> Snapshot:
+        self._snapshots.distrust()
         again = self._snapshots.staged(self._staging, overlap=False)
         assert again is not None
         return again
@@ -290,7 +295,7 @@ class Saves:
 
 
 _RETAKEN = (
-    "tensors of an optimizer were changed, by other means than its step, while a snapshot was copied, so it was taken "
+    "tensors were changed, by other means than a step of their optimizer, while a snapshot was copied, so it was taken "
     "once more, as they were then. If that happens often, use Checkpointer(…, snapshot='copy')."
 )
 

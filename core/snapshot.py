@@ -2,7 +2,8 @@
 
 Three kinds of tensors are told apart. Those that never change are held (TensorFlow, JAX). Those that only a step of an
 optimizer changes are copied into staging while training goes on, and a fence holds up the step (`overlap.py`). All
-others are copied before training goes on.
+others are copied before training goes on; but a frozen parameter, which nobody is known to have changed, is left as the
+snapshot before has it, and compared while training goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from ..storage import statefile, tensorfile
 from ..storage.commit import TensorDraft
@@ -20,6 +23,7 @@ from ..storage.tensorfile import TensorFilePlan, TensorSpec
 from ..storage.typedjson import Json
 from . import rng
 from .capturing import Capturing
+from .copies import Copy, Resting
 from .live import LiveTensors
 from .staging import Staging
 from .state import CapturedState, value_of
@@ -27,9 +31,6 @@ from .tensor import TensorSource
 
 INLINE_BYTES = 64 << 10
 """State that is neither weights nor an optimizer's, and holds no more tensor bytes than this, stays in `state.json`."""
-
-_CLONED = 256 << 20
-"""Bytes of an accelerator's memory that a snapshot may take for copies of what no fence protects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,29 +41,6 @@ class ObjectDraft:
     role: Role
     file: str | None
     state: Callable[[], Json]
-
-
-class Copy(NamedTuple):
-    """One tensor that is to be copied into staging."""
-
-    source: TensorSource
-    region: memoryview
-    begin: int
-    end: int
-    version: object
-    """Of the source, when the snapshot was taken; None: nothing keeps it from changing."""
-
-    def make(self) -> None:
-        """Copy; from an accelerator, have it copied."""
-        target = self.region[self.begin : self.end]
-        if self.source.remote is not None:
-            self.source.remote.queue(target)
-        else:
-            self.source.fill(target)
-
-    def is_torn(self) -> bool:
-        """Say whether the tensor has changed since the snapshot was taken, as far as it counts."""
-        return self.version is not None and (self.source.version is None or self.source.version() != self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +97,7 @@ class Snapshots:
     def __init__(self, objects: Mapping[str, Any]) -> None:
         self._capturings = [Capturing(name, partial(value_of, obj)) for name, obj in objects.items()]
         self._rng = Capturing(rng.NAME, rng.read)
+        self._resting = Resting()
 
     def estimate(self) -> int:
         """Return the bytes that the tensors of the objects take now; nothing is copied.
@@ -165,8 +144,12 @@ class Snapshots:
             found, draft = _stage(item, region)
             copies += found
             files.append(draft)
-        later = _copy(copies, staging) if overlap else _all(copies)
+        later = self._resting.copy(copies, staging, overlap=overlap)
         return Snapshot(drafts=drafts, files=tuple(files), copies=tuple(later))
+
+    def distrust(self) -> None:
+        """Take no tensor for what it was: one was changed, and nobody was told."""
+        self._resting.distrust()
 
     def _planned(self) -> list[_Planned]:
         captured = [capturing.capture() for capturing in (*self._capturings, self._rng)]
@@ -183,7 +166,9 @@ def _plan(captured: CapturedState) -> TensorFilePlan | None:
 
 
 def _specs(captured: CapturedState) -> list[TensorSpec]:
-    return [TensorSpec(name=name, dtype=source.dtype, shape=source.shape) for name, source in captured.sources.items()]
+    """Return the tensors, frozen ones first: what is not sent again lies together."""
+    ordered = sorted(captured.sources.items(), key=lambda item: item[1].rests is None or item[1].rests() is None)
+    return [TensorSpec(name=name, dtype=source.dtype, shape=source.shape) for name, source in ordered]
 
 
 def _nbytes(specs: Sequence[TensorSpec]) -> int:
@@ -198,13 +183,15 @@ def _stage(item: _Planned, region: memoryview) -> tuple[list[Copy], TensorDraft]
     """Give each tensor that is not held its place in the region; the region is the file's data if none is."""
     assert item.plan is not None
     sources, copies, free, anything_held = item.captured.sources, list[Copy](), 0, False
+    base = np.frombuffer(region, np.uint8).ctypes.data if region else 0
     for name, (begin, end) in item.plan.offsets.items():
         source = sources[name]
         if source.held:
             anything_held = True
         elif end > begin:
             version = source.version() if source.version is not None else None
-            copies.append(Copy(source, region, free, free + end - begin, version))
+            rests = source.rests() if source.rests is not None else None
+            copies.append(Copy(source, region, base, free, free + end - begin, version, rests))
             free += end - begin
     if not anything_held:
         return copies, TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=region)
@@ -214,29 +201,6 @@ def _stage(item: _Planned, region: memoryview) -> tuple[list[Copy], TensorDraft]
         for name, source in sources.items()
     }
     return copies, _draft(item, places)
-
-
-def _copy(copies: Sequence[Copy], staging: Staging) -> list[Copy]:
-    """Copy what nothing keeps from changing, on an accelerator to a place of its own; return what is left to copy."""
-    later, loose = [], _CLONED
-    for copy in copies:
-        remote = copy.source.remote
-        if remote is not None:
-            staging.pin(remote.lane)
-        if copy.version is not None:
-            later.append(copy)
-        elif remote is not None and copy.end - copy.begin <= loose:
-            loose -= copy.end - copy.begin
-            later.append(copy._replace(source=remote.clone()))
-        else:
-            copy.source.fill(copy.region[copy.begin : copy.end])
-    return later
-
-
-def _all(copies: Sequence[Copy]) -> list[Copy]:
-    for copy in copies:
-        copy.source.fill(copy.region[copy.begin : copy.end])
-    return []
 
 
 def _same(target: memoryview) -> memoryview:

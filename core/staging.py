@@ -20,6 +20,8 @@ class Staging:
 
     def __init__(self) -> None:
         self._block: mmap.mmap | None = None
+        self.generation = 0
+        """Grows with each new block, which holds nothing of the one before."""
         self._pinned: dict[Lane, Callable[[], None]] = {}
         """What lets go of the block, for each accelerator that writes to it by itself."""
 
@@ -40,6 +42,7 @@ class Staging:
         if end > self.nbytes:
             self.release()  # before the larger one is made
             self._block = mmap.mmap(-1, end)
+            self.generation += 1
         view = memoryview(self._block) if self._block is not None else memoryview(b"")
         return [view[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 

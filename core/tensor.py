@@ -67,6 +67,8 @@ class TensorSource:
     """The values stay as they are while this is kept, whatever training does: assigning copies, or never happens."""
     version: Callable[[], object] | None = None
     """Given where a fence holds up whatever may change the values: another answer means that they changed unfenced."""
+    rests: Callable[[], object] | None = None
+    """Return what is equal for as long as nobody is known to have changed the values; None: somebody trains them."""
     remote: Remote | None = None
     """Given where the tensor lies on an accelerator that copies while it computes."""
     serves: Callable[[Any], bool] | None = None

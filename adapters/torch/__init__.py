@@ -146,6 +146,7 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         copy_into=copy_into,
         view=view,
         version=functools.partial(fence.version, value) if fence.may_guard(value) else None,
+        rests=functools.partial(fence.rests, value) if isinstance(value, nn.Parameter) and lies else None,
         remote=_remote(value, found, path) if found.device.type == "cuda" else None,
         serves=serves,
     )

@@ -47,6 +47,12 @@ def version(tensor: torch.Tensor) -> int | None:
     return tensor._version if id(tensor) in _fenced else None  # noqa: SLF001 - there is no other way to it
 
 
+def rests(tensor: torch.Tensor) -> int | None:
+    """Return how often a frozen parameter was changed, as far as PyTorch counts; None if it is not frozen."""
+    frozen = not tensor.requires_grad and id(tensor) not in _fenced
+    return tensor._version if frozen else None  # noqa: SLF001 - as above
+
+
 def _before_step(*_: Any) -> None:
     settle_all()
 

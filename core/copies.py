@@ -1,0 +1,99 @@
+"""Copies: the tensors of a snapshot on their way into staging — at once, later, or there already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..storage.digest import digest
+from .staging import Staging
+from .tensor import TensorSource
+
+_CLONED = 256 << 20
+"""Bytes of an accelerator's memory that a snapshot may take for copies of what no fence protects."""
+
+
+class Copy(NamedTuple):
+    """One tensor that is to be copied into staging."""
+
+    source: TensorSource
+    region: memoryview
+    base: int
+    """The region's address."""
+    begin: int
+    end: int
+    version: object
+    """Of the source, when the snapshot was taken; None: nothing keeps it from changing."""
+    rests: object
+    """Of the source, likewise; None: it does not."""
+    there: bool = False
+    """The region should have the bytes already."""
+
+    @property
+    def address(self) -> int:
+        """Of the first byte."""
+        return self.base + self.begin
+
+    @property
+    def target(self) -> memoryview:
+        """Where the bytes go."""
+        return self.region[self.begin : self.end]
+
+    def make(self) -> None:
+        """Copy; from an accelerator, have it copied."""
+        target = self.target
+        if self.there:
+            return
+        if self.source.remote is not None:
+            self.source.remote.queue(target)
+        else:
+            self.source.fill(target)
+
+    def is_torn(self) -> bool:
+        """Say whether the tensor changed since the snapshot was taken, as far as it counts; or before, unnoticed."""
+        if self.there:
+            here = self.source.view() if self.source.view is not None else None
+            return here is None or digest(here) != digest(self.target)
+        return self.version is not None and (self.source.version is None or self.source.version() != self.version)
+
+
+class Resting:
+    """Remembers the frozen tensors that lie in staging, so that they are not copied again and again."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int], tuple[TensorSource, object]] = {}
+        """Block and address → the tensor, and what it said of itself."""
+        self._trusts = True
+
+    def distrust(self) -> None:
+        """Take no tensor for what it was."""
+        self._trusts = False
+
+    def copy(self, copies: Sequence[Copy], staging: Staging, *, overlap: bool) -> list[Copy]:
+        """Copy what nothing keeps from changing, on an accelerator to a place of its own; return what is left to do.
+
+        Args:
+            copies: all of a snapshot.
+            staging: where they go.
+            overlap: False leaves nothing to do.
+        """
+        known, self._held = self._held, {}  # staging is not what it was, should this fail
+        held, later, loose = {}, [], _CLONED
+        for copy in copies:
+            remote = copy.source.remote if overlap else None
+            if remote is not None:
+                staging.pin(remote.lane)
+            place, rests = (staging.generation, copy.address), (copy.source, copy.rests)
+            if copy.rests is not None and self._trusts:
+                held[place] = rests
+            if copy.version is not None and overlap:
+                later.append(copy)
+            elif overlap and place in held and known.get(place) == rests:
+                later.append(copy._replace(there=True))
+            elif remote is not None and copy.end - copy.begin <= loose:
+                loose -= copy.end - copy.begin
+                later.append(copy._replace(source=remote.clone()))
+            else:
+                copy.source.fill(copy.target)
+        self._held = held
+        return later
