@@ -212,6 +212,8 @@ class Saves:
     def wait(self) -> None:
         """Wait for the save in flight, then `surface`."""
         self._writer.wait()
+        if self._overlap is not None:
+            self._overlap.settle()  # a save that was called off may still be being copied
         self.surface()
 
     def surface(self) -> None:
@@ -271,6 +273,7 @@ class Saves:
         self._writer.close()
         if self._saver.mirroring is not None:
             self._saver.mirroring.close()
+        self._saver.run.close()
         self._staging.release()
 
     def end(self) -> None:

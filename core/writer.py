@@ -17,12 +17,11 @@ from .snapshot import Snapshot
 class SaveHandle:
     """A save under way, or done."""
 
-    def __init__(self, checkpoint: str, future: Future[None], settle: Callable[[], None]) -> None:
-        """Make one; `settle` does what the writer waits for, and is called before anybody waits for the writer."""
+    def __init__(self, checkpoint: str, future: Future[None], overlap: Overlap) -> None:
         self.checkpoint = checkpoint
         """The checkpoint's name."""
         self._future = future
-        self._settle = settle
+        self._overlap = overlap
         self._told = threading.Event()
 
     def done(self) -> bool:
@@ -31,7 +30,10 @@ class SaveHandle:
 
     def cancel(self) -> bool:
         """Call it off if writing has not begun; returns whether that came in time."""
-        return self._future.cancel()
+        cancelled = self._future.cancel()
+        if cancelled:
+            self._overlap.abandon()
+        return cancelled
 
     def result(self, timeout: float | None = None) -> None:
         """Wait until the checkpoint is committed and durable.
@@ -56,7 +58,7 @@ class SaveHandle:
 
     def _wait(self, timeout: float | None) -> None:
         if not self._future.done():
-            self._settle()
+            self._overlap.settle()  # the writer may be waiting for that
             with progress.waiting():
                 futures.wait([self._future], timeout)
 
@@ -90,14 +92,15 @@ class Writer:
             initializer=None if pace.mode == "sync" else pace.slow_down,
         )
         self._last: SaveHandle | None = None
+        self._copying: Future[None] | None = None
 
     def submit(self, checkpoint: str, overlap: Overlap, write: Callable[[Snapshot], None]) -> SaveHandle:
         """Start copying, then writing. The save before it must have ended: call `wait` first."""
         assert not self.busy
         if not overlap.settled:
-            self._copier.submit(overlap.copy)
+            self._copying = self._copier.submit(overlap.copy)
         future = self._executor.submit(lambda: write(overlap.result()))
-        self._last = SaveHandle(checkpoint, future, overlap.settle)
+        self._last = SaveHandle(checkpoint, future, overlap)
         return self._last
 
     @property
@@ -106,9 +109,11 @@ class Writer:
         return self._last is not None and not self._last.done()
 
     def wait(self) -> None:
-        """Wait until the save in flight has ended, well or not; `take_ended` has it."""
+        """Wait until the save in flight has ended, well or not; `take_ended` has it. Staging is free then."""
         if self._last is not None:
             self._last.wait()
+        if self._copying is not None:  # a save that was cancelled may still be copied
+            futures.wait([self._copying])
 
     def take_ended(self) -> SaveHandle | None:
         """Return the save that ended last, once; None while one is in flight."""
@@ -119,7 +124,6 @@ class Writer:
 
     def close(self) -> None:
         """Wait for the save in flight and end the threads."""
-        if self._last is not None:
-            self._last.wait()
+        self.wait()
         self._copier.shutdown(wait=True)
         self._executor.shutdown(wait=True)

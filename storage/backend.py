@@ -31,6 +31,30 @@ class Capabilities:
     """`append` grows the object itself; elsewhere it writes segments (`segments.py`)."""
     parallel: int = 1
     """How many `put`s at once are faster than one after the other."""
+    delta: bool = False
+    """`put` takes `Held` bytes from an older object, so that they need not be sent again."""
+    recycles: bool = False
+    """`recycle` keeps the blocks of a file for the next `put`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Bytes of a stream that an older object has as well, so that they need not be sent."""
+
+    data: memoryview
+    """The bytes themselves, for whoever must send them after all."""
+    begin: int
+    """Where the older object has them."""
+    in_place: bool = False
+    """The older object is the spare file of `put`, which has them where the new one is to have them; else `base`."""
+
+
+Chunk = Buffer | Held
+
+
+def bytes_of(chunk: Chunk) -> Buffer:
+    """Return the bytes of a chunk, for whoever sends them all."""
+    return chunk.data if isinstance(chunk, Held) else chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +90,17 @@ class Backend(Protocol):
     """For messages; carries no credentials."""
     capabilities: Capabilities
 
-    def put(self, key: str, chunks: Iterable[Buffer]) -> int:
-        """Create `key` from a stream of unknown length; returns the bytes written. Durable after `settle`.
+    def put(self, key: str, chunks: Iterable[Chunk], *, base: str | None = None, spare: str | None = None) -> int:
+        """Create `key` from a stream of unknown length; returns its bytes. Durable after `settle`.
 
         A buffer of the stream must stay as it is until `put` returns.
+
+        Args:
+            key: a fresh one.
+            chunks: the content; `Held` only where `capabilities.delta` says so, or in the spare file. An attribute
+                `nbytes`, if it has one, says beforehand how many bytes they are.
+            base: the key of the object that `Held` bytes are in; it is committed, and stays until `put` returns.
+            spare: what `recycle` returned: a file whose blocks are written over. It is gone afterwards.
 
         Raises:
             ObjectExistsError: the key is taken; keys of data are never written twice.
@@ -128,6 +159,14 @@ class Backend(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete these; one that does not exist is no error. Durable after `settle`."""
+
+    def recycle(self, key: str) -> str | None:
+        """Take away a file that no commit names any more, and keep its blocks; only with `capabilities.recycles`.
+
+        Returns:
+            What to give as `spare`, a key: `delete` gives it up. None: somebody else may still see the file, and it is
+            only deleted.
+        """
 
     def copy(self, source: str, target: str) -> None:
         """Create `target` with the content of `source`, moving no bytes where the store can. Durable after `settle`."""

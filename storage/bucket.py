@@ -7,6 +7,7 @@ Every listing goes to the store: none is cached.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import mmap
 import os
@@ -25,7 +26,7 @@ from ..errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from .backend import Buffer, Capabilities, Entry
+from .backend import Capabilities, Chunk, Entry
 from .client import DELETE_BATCH, Client, Source, Upload
 from .layout import COMMITS, TEMPORARY_PREFIX, checkpoint_of
 from .segments import SegmentAppender
@@ -38,7 +39,13 @@ class BucketBackend:
     """A prefix of a bucket."""
 
     def __init__(
-        self, url: str, connect: Callable[[str], Client], settings: TransferSettings, schemes: Sequence[str]
+        self,
+        url: str,
+        connect: Callable[[str], Client],
+        settings: TransferSettings,
+        schemes: Sequence[str],
+        *,
+        delta: bool = False,
     ) -> None:
         """Take the place `url`; nothing is contacted before the first request.
 
@@ -48,10 +55,15 @@ class BucketBackend:
                 that.
             settings: how the store is spoken to.
             schemes: what URLs that `publish` takes may begin with.
+            delta: the store may be able to make a part of a range of another object.
         """
         self.url = url
         self.capabilities = Capabilities(
-            put_if_absent=settings.conditional_writes, links=False, appends=False, parallel=settings.connections
+            put_if_absent=settings.conditional_writes,
+            links=False,
+            appends=False,
+            parallel=settings.connections,
+            delta=delta,
         )
         self._connect = connect
         self._settings = settings
@@ -66,9 +78,19 @@ class BucketBackend:
 
     # ── create ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def put(self, key: str, chunks: Iterable[Buffer]) -> int:
-        """Stream to the bucket: one request if it is short, else parts in a window; nothing goes through a disk."""
-        return self._transfer.upload(self._key(key), chunks, if_absent=True)
+    def put(self, key: str, chunks: Iterable[Chunk], *, base: str | None = None, spare: str | None = None) -> int:
+        """Stream to the bucket: one request if it is short, else parts in a window; nothing goes through a disk.
+
+        What `base` holds is copied by the store, unless it turns out that it cannot: then `capabilities` says so.
+        """
+        assert spare is None, "nothing is recycled here"
+        transfer = self._transfer
+        older = self._key(base) if base is not None and self.capabilities.delta else None
+        try:
+            return transfer.upload(self._key(key), chunks, if_absent=True, base=older)
+        finally:
+            if self.capabilities.delta and not transfer.copies_ranges:
+                self.capabilities = dataclasses.replace(self.capabilities, delta=False)
 
     def put_file(self, key: str, path: str) -> None:
         """Upload the file, mapped rather than read, and delete it."""
@@ -152,6 +174,10 @@ class BucketBackend:
         pending = iter([self._key(key) for key in keys])
         while batch := list(islice(pending, DELETE_BATCH)):
             self._transfer.call(functools.partial(self._client.delete, batch), small=True)
+
+    def recycle(self, key: str) -> None:
+        """Only delete: `capabilities.recycles` is False."""
+        self.delete([key])
 
     def copy(self, source: str, target: str) -> None:
         """Copy within the store; no bytes pass through here."""

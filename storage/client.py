@@ -45,6 +45,10 @@ class Source:
     client: Client
     """Of its bucket."""
     key: str
+    size: int | None = None
+    """Bytes, if they were asked for."""
+    tag: str | None = None
+    """Of the content that it must still have; None: whatever it has."""
 
 
 class Client(Protocol):
@@ -73,7 +77,7 @@ class Client(Protocol):
         """
 
     def start_upload(self, key: str, *, copied: bool = False) -> str:
-        """Begin a multipart upload, of parts that are sent or else of parts that are `copied`; returns its id."""
+        """Begin a multipart upload, of parts that are sent too, or of parts that are `copied` alone; returns its id."""
 
     def put_part(self, key: str, upload: str, number: int, data: Buffer) -> Any:
         """Send one part, numbered from 1, with a checksum; returns what `finish_upload` wants to know of it."""
@@ -100,6 +104,13 @@ class Client(Protocol):
     def head(self, key: str) -> Entry:
         """Return size and time."""
 
+    def source(self, key: str) -> Source:
+        """Return an object to copy from, as it is now: nothing is copied of one that takes its place.
+
+        Raises:
+            ObjectNotFoundError: there is none.
+        """
+
     def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
         """Return a page of the objects whose key starts with `prefix`, and where the next begins (None: nowhere).
 
@@ -115,7 +126,15 @@ class Client(Protocol):
         """Delete at most `DELETE_BATCH` objects; one that does not exist is no error."""
 
     def copy(self, source: Source, key: str) -> None:
-        """Copy within the store, at most `copy_limit` bytes."""
+        """Copy within the store, at most `copy_limit` bytes.
+
+        Raises:
+            ObjectNotFoundError, ObjectExistsError: the source is gone, or another one by now.
+        """
 
     def copy_part(self, source: Source, span: tuple[int, int], key: str, upload: str, number: int) -> Any:
-        """Make a part of the bytes `span` (begin, end) of another object; returns the same as `put_part`."""
+        """Make a part of the bytes `span` (begin, end) of another object; returns the same as `put_part`.
+
+        Raises:
+            ObjectNotFoundError, ObjectExistsError: as `copy`.
+        """

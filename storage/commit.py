@@ -10,7 +10,7 @@ And of retiring (a crash between any two leaves an orphan at worst, never a comm
 
 1. the commit deleted;
 2. that deletion durable;
-3. the data deleted.
+3. the data deleted, or kept for the next checkpoint to be written over.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from ..errors import (
 from . import tensorfile
 from .backend import Backend
 from .digest import digest, digest_file
+from .known_files import KnownFiles
 from .layout import commit_key, data_key, data_prefix
 from .manifest import Artifact, CheckpointInfo, Manifest, decode, encode
-from .tensorfile import Bytes, TensorFilePlan
+from .tensorfile import TensorFilePlan
+from .tensorstream import Bytes
 
 _log = logging.getLogger(__name__)
 
@@ -80,17 +82,23 @@ class LinkDraft:
 Draft = TensorDraft | BytesDraft | FileDraft | LinkDraft
 
 
-def write(backend: Backend, name: str, drafts: Sequence[Draft]) -> dict[str, Artifact]:
+def write(backend: Backend, name: str, drafts: Sequence[Draft], known: KnownFiles | None = None) -> dict[str, Artifact]:
     """Write a checkpoint's files (step 1); nothing lists them yet. If one fails, what was written is deleted again.
 
     Where the backend is faster so, several are written at once, the largest first: then all its connections have work
     to the end.
+
+    Args:
+        backend: where to.
+        name: the checkpoint's, a fresh one.
+        drafts: the files.
+        known: older files that need not be written again, and spare ones.
     """
     outcomes: dict[str, Artifact | BaseException] = {}
 
     def attempt(draft: Draft) -> None:
         try:
-            outcomes[draft.file] = _write_one(backend, data_key(name, draft.file), draft)
+            outcomes[draft.file] = _write_one(backend, data_key(name, draft.file), draft, known)
         except BaseException as error:  # noqa: BLE001 - raised again below, once nobody writes any more
             outcomes[draft.file] = error
 
@@ -124,8 +132,10 @@ def _size(draft: Draft) -> int:
             return 0
 
 
-def _write_one(backend: Backend, key: str, draft: Draft) -> Artifact:
+def _write_one(backend: Backend, key: str, draft: Draft, known: KnownFiles | None) -> Artifact:
     match draft:
+        case TensorDraft() if known is not None:
+            return _write_tensors(backend, key, draft, known)
         case TensorDraft():
             return tensorfile.write(backend, key, draft.plan, draft.data)
         case BytesDraft():
@@ -137,6 +147,19 @@ def _write_one(backend: Backend, key: str, draft: Draft) -> Artifact:
         case LinkDraft():
             backend.copy(draft.source, key)
             return draft.artifact
+
+
+def _write_tensors(backend: Backend, key: str, draft: TensorDraft, known: KnownFiles) -> Artifact:
+    base, spare = known.base(draft.file), known.take_spare(draft.file)
+    try:
+        artifact = tensorfile.write(backend, key, draft.plan, draft.data, base=base, spare=spare)
+    except BaseException:
+        if spare is not None:
+            known.drop([spare])
+        raise
+    if spare is not None and base is not None and artifact is base[1]:  # a copy: nothing was written
+        known.give_back(draft.file, spare)
+    return artifact
 
 
 def commit(backend: Backend, manifest: Manifest) -> int:
@@ -182,15 +205,20 @@ def _accept_if_ours(backend: Backend, manifest: Manifest, error: StorageError) -
     backend.settle()
 
 
-def retire(backend: Backend, checkpoints: Iterable[CheckpointInfo]) -> None:
-    """Delete checkpoints, their commits first."""
+def retire(backend: Backend, checkpoints: Iterable[CheckpointInfo], known: KnownFiles | None = None) -> None:
+    """Delete checkpoints, their commits first; `known` may keep some of their files to be written over."""
     going = list(checkpoints)
     if not going:
         return
+    if known is not None:
+        known.retiring([checkpoint.name for checkpoint in going])
     backend.delete([commit_key(checkpoint.sequence) for checkpoint in going])
     backend.settle()
     for checkpoint in going:
-        backend.delete([entry.key for entry in backend.list(data_prefix(checkpoint.name))])
+        keys = [entry.key for entry in backend.list(data_prefix(checkpoint.name))]
+        if known is not None:
+            keys = known.recycle(checkpoint.name, keys)
+        backend.delete(keys)
         _log.info("checkpoint.retired run=%s sequence=%d name=%s", backend.url, checkpoint.sequence, checkpoint.name)
 
 

@@ -91,6 +91,11 @@ def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
     if os.environ.get("STORAGE_EMULATOR_HOST") and not asked.get("endpoint_url"):
         asked.setdefault("token", "anon")
     asked["token"] = _token(asked.get("token"))
+    if asked["token"] is None or asked["token"] == "google_default":  # noqa: S105 - a method, no secret
+        _check_environment(url)
+    endpoint = str(asked.get("endpoint_url") or "")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ConfigError(f"endpoint_url begins with http:// or https:// (got {Secrets(endpoint, {}).hide(endpoint)}).")
     try:
         return GCSFileSystem(**asked)
     except TypeError as error:
@@ -100,6 +105,16 @@ def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
         raise CredentialsError(url, f"{what} ({type(error).__name__}).") from None
 
 
+def _check_environment(url: str) -> None:
+    """Refuse a key file that does not exist: gcsfs would go on without credentials, and the store say no to nobody."""
+    path = os.environ.get(_KEY_FILE, "")
+    if path and not os.path.isfile(path):  # noqa: PTH113 - what is not a path, too
+        shown = path if len(path) < _LONGEST_PATH and "{" not in path else "…"  # a key itself, perhaps
+        raise CredentialsError(url, f"{_KEY_FILE} names a file that does not exist: {shown}.")
+
+
+_KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
+_LONGEST_PATH = 256
 _METHODS = {"google_default", "cache", "cloud", "anon", "browser"}
 
 
@@ -296,6 +311,10 @@ class GcsClient:
     def head(self, key: str) -> Entry:
         """Get the metadata."""
         return _entry(self._ask("size", "GET", self._object(key), key, "storage.objects.get", {"fields": _FACTS}))
+
+    def source(self, key: str) -> Source:
+        """Never asked for: no part can be copied out of an object."""
+        raise NotImplementedError
 
     def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
         """List."""

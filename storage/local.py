@@ -16,29 +16,30 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..errors import (
-    ConfigError,
-    KeepbestError,
-    NotARunError,
-    ObjectExistsError,
-    ObjectNotFoundError,
-    StorageError,
-    StorageFullError,
-    StoragePermissionError,
-)
+from ..errors import ConfigError, KeepbestError, NotARunError, ObjectNotFoundError, StorageError
 from . import progress
-from .backend import Buffer, Capabilities, Entry
+from .backend import Capabilities, Chunk, Entry, bytes_of
+from .direct import LARGE, write_all, write_large
 from .layout import CHECKPOINTS, COMMITS, TEMPORARY_PREFIX, checkpoint_of, temporary_of
+from .local_files import (
+    NO_LINKS,
+    LocalAppender,
+    link_or_copy,
+    new_file,
+    remove,
+    rename,
+    sync_folder,
+    temporary_beside,
+    translate,
+)
+from .reflinks import shares_blocks
+from .spare_files import SpareFiles, knows_all_users
 from .unsynced import UnsyncedFiles
-
-_COPY_CHUNK = 1 << 20
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
-"""Some network and FUSE file systems have no fsync of a folder; they make names durable by themselves or not at all."""
 
 _WITHOUT_LINKS = threading.Lock()
 """Where the file system cannot decide between two writers, at least the threads of this process take turns."""
@@ -74,7 +75,9 @@ class LocalBackend:
     def __init__(self, root: Path) -> None:
         self.url = str(root)
         self.capabilities = Capabilities(put_if_absent=True, links=True)
-        self._root = root
+        """What else the file system can do is found out when the first large file is put."""
+        self._asked = False
+        self._spares = SpareFiles()
         self._unsynced = UnsyncedFiles()
         self._appenders: list[LocalAppender] = []
         self._unsettled: set[str] = set()
@@ -85,14 +88,48 @@ class LocalBackend:
             if not stat.S_ISDIR(os.stat(root).st_mode):
                 raise NotARunError(self.url, "is a file, not a folder")
 
-    def put(self, key: str, chunks: Iterable[Buffer]) -> int:
+    def put(self, key: str, chunks: Iterable[Chunk], *, base: str | None = None, spare: str | None = None) -> int:
         """Write a new file and have the kernel begin to store it; `settle` waits until it has."""
         path = self._make_room(key)
-        with self._translated(path, "write"), _new_file(path) as fd:
-            written = _write_all(fd, chunks)
-            self._unsynced.add(path, fd)
+        with self._translated(path, "write"):
+            recycled = spare is not None and self._spares.hand_out(self._path(spare), path)
+            with new_file(path, made=recycled) as fd:
+                written = self._fill(fd, chunks, base, recycled=recycled)
+                self._unsynced.add(path, fd)
         self._changed(path)
         return written
+
+    def _fill(self, fd: int, chunks: Iterable[Chunk], base: str | None, *, recycled: bool) -> int:
+        nbytes: int | None = getattr(chunks, "nbytes", None)
+        if recycled or (nbytes is not None and nbytes >= LARGE):
+            self._ask_file_system()
+            with self._opened(base) as older:
+                return write_large(fd, chunks, nbytes, self._spares.give_up, base=older, recycled=recycled)
+        total = 0
+        for chunk in chunks:
+            written = write_all(fd, bytes_of(chunk), self._spares.give_up)
+            progress.current().process(written)
+            total += written
+        return total
+
+    def _ask_file_system(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self.capabilities = replace(
+                self.capabilities, delta=shares_blocks(self.url), recycles=knows_all_users(self.url)
+            )
+
+    @contextlib.contextmanager
+    def _opened(self, key: str | None) -> Iterator[int | None]:
+        """Open the file that `Held` bytes are in; None if it cannot be had: then they are written."""
+        fd = None
+        with contextlib.suppress(OSError):
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC) if key is not None else None
+        try:
+            yield fd
+        finally:
+            if fd is not None:
+                os.close(fd)
 
     def put_file(self, key: str, path: str) -> None:
         """Fsync the file and move it in; copy it if it lies on another file system."""
@@ -100,7 +137,7 @@ class LocalBackend:
             os.fsync(file.fileno())
         target = self._make_room(key)
         with self._translated(target, "write"):
-            _link_or_copy(path, target)
+            link_or_copy(path, target, self._spares.give_up)
             self._changed(target)
             os.unlink(path)
 
@@ -114,27 +151,27 @@ class LocalBackend:
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Write a temporary file, fsync it, link it to its name (which fails if that is taken), fsync the folder."""
         path = self._make_room(key)
-        temporary = _temporary_beside(path)
+        temporary = temporary_beside(path)
         with self._translated(path, "write"):
-            with _new_file(temporary) as fd:
-                _write_all(fd, [data])
+            with new_file(temporary) as fd:
+                write_all(fd, data, self._spares.give_up)
                 os.fsync(fd)
             try:
                 self._link_exclusively(temporary, path)
             finally:
-                _remove(temporary)
+                remove(temporary)
             self._changed(path)
             self.settle()
 
     def replace(self, key: str, data: bytes) -> None:
         """Write a temporary file and rename it over the old one."""
         path = self._make_room(key)
-        temporary = _temporary_beside(path)
+        temporary = temporary_beside(path)
         with self._translated(path, "write"):
-            with _new_file(temporary) as fd:
-                _write_all(fd, [data])
+            with new_file(temporary) as fd:
+                write_all(fd, data, self._spares.give_up)
                 os.fsync(fd)  # without it a crash may leave an empty file under the new name
-            _rename(temporary, path)
+            rename(temporary, path)
         self._changed(path)
 
     def read(self, key: str) -> bytes:
@@ -173,13 +210,37 @@ class LocalBackend:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Unlink files, and the checkpoint folders that this leaves empty."""
-        folders = set()
-        for key in keys:
+        going = list(keys)
+        for key in going:
             path = self._path(key)
             self._unsynced.forget(path)
+            self._spares.forget(path)
             with self._translated(path, "delete"):
-                _remove(path)
+                remove(path)
             self._changed(path)
+        self._prune(going)
+
+    def recycle(self, key: str) -> str | None:
+        """Rename the file to a temporary name, and keep it if nobody else can see it."""
+        if not self.capabilities.recycles:
+            self.delete([key])
+            return None
+        spare = TEMPORARY_PREFIX + uuid.uuid4().hex
+        path, kept = self._path(key), self._path(spare)
+        self._unsynced.forget(path)
+        with self._translated(path, "delete"), contextlib.suppress(FileNotFoundError):
+            os.rename(path, kept)
+            self._changed(path)
+            self._prune([key])
+            if self._spares.take_in(kept):
+                return spare
+            remove(kept)
+        return None
+
+    def _prune(self, keys: Iterable[str]) -> None:
+        """Remove the folders of these keys that are empty."""
+        folders = set()
+        for key in keys:
             folder = os.path.dirname(key)
             while folder and f"{folder}/" not in {
                 CHECKPOINTS,
@@ -196,7 +257,7 @@ class LocalBackend:
         """Hard-link, or copy where the file system cannot link."""
         origin, path = self._path(source), self._make_room(target)
         with self._translated(path, "write"):
-            _link_or_copy(origin, path)
+            link_or_copy(origin, path, self._spares.give_up)
         self._changed(path)
 
     def publish(self, source: str, url: str) -> None:
@@ -208,27 +269,27 @@ class LocalBackend:
             )
         self.settle()  # the content, before the name: what is replaced may be the only good file
         self._make_folder(os.path.dirname(path))
-        temporary = _temporary_beside(path)
+        temporary = temporary_beside(path)
         with self._translated(path, "write"):
-            _link_or_copy(self._path(source), temporary)
-            _rename(temporary, path)
+            link_or_copy(self._path(source), temporary, self._spares.give_up)
+            rename(temporary, path)
         self._changed(path)
         self.settle()
 
     def link(self, source: str, target: str) -> None:
         """Make a relative symbolic link, so that a moved run keeps it."""
         path = self._make_room(target)
-        temporary = _temporary_beside(path)
+        temporary = temporary_beside(path)
         with self._translated(path, "write"):
             os.symlink(source, temporary)
-            _rename(temporary, path)
+            rename(temporary, path)
         self._changed(path)
 
     def append(self, key: str) -> LocalAppender:
         """Open with O_APPEND: rows of two writers may alternate but never mix."""
         path = self._make_room(key)
         with self._translated(path, "write"):
-            appender = LocalAppender(path)
+            appender = LocalAppender(path, self._spares.give_up)
         self._appenders.append(appender)
         self._changed(path)
         return appender
@@ -245,7 +306,7 @@ class LocalBackend:
             try:
                 for folder in sorted(folders, reverse=True):
                     with self._translated(folder, "write"), contextlib.suppress(FileNotFoundError):
-                        _sync_folder(folder)
+                        sync_folder(folder)
                     folders.discard(folder)
             finally:
                 with self._lock:
@@ -261,12 +322,12 @@ class LocalBackend:
         return removed
 
     def free_bytes(self) -> int | None:
-        """Ask the file system of the nearest folder that exists."""
+        """Ask the file system of the nearest folder that exists; spare files are free space."""
         folder = self.url
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
         with self._translated(folder, "read"):
-            return shutil.disk_usage(folder).free
+            return shutil.disk_usage(folder).free + self._spares.nbytes
 
     def _path(self, key: str) -> str:
         return os.path.join(self.url, key)
@@ -297,7 +358,7 @@ class LocalBackend:
         try:
             os.link(temporary, path)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             if not self._told_of_links:
                 self._told_of_links = True
@@ -318,90 +379,7 @@ class LocalBackend:
         except KeepbestError:
             raise
         except OSError as error:
-            raise _translate(error, path, action) from error
-
-
-class LocalAppender:
-    """A file that grows; each write reaches the kernel at once, so it survives the death of the process."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        self._grown = False
-        self._lock = threading.Lock()
-        """`settle` syncs it in the thread that saves, while the one that logs may close it."""
-
-    def write(self, data: bytes) -> None:
-        """Append in one system call, unless the space ends in its middle: then the next one says so."""
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError as error:
-            raise _translate(error, self._path, "write") from error
-        finally:
-            self._grown = True  # afterwards: a sync in between must not take this row for one that it made durable
-
-    def sync(self) -> None:
-        """Fsync the file if it grew since the last time."""
-        with self._lock:
-            self._sync()
-
-    def close(self) -> None:
-        """Fsync and close the file."""
-        with self._lock:
-            try:
-                self._sync()
-            finally:
-                if self._fd >= 0:
-                    os.close(self._fd)
-                    self._fd = -1
-
-    def _sync(self) -> None:
-        if self._grown and self._fd >= 0:
-            self._grown = False
-            try:
-                os.fsync(self._fd)
-            except OSError as error:
-                self._grown = True
-                raise _translate(error, self._path, "write") from error
-
-
-def _translate(error: OSError, path: str, action: str) -> StorageError | NotARunError:
-    match error.errno:
-        case errno.ENOENT:
-            return ObjectNotFoundError(path)
-        case errno.EISDIR if action == "read":  # a folder is no object
-            return ObjectNotFoundError(path)
-        case errno.EEXIST if action != "create":
-            return ObjectExistsError(path)
-        case errno.ENOSPC | errno.EDQUOT:
-            return StorageFullError(path)
-        case errno.EACCES | errno.EPERM:
-            return StoragePermissionError(path, action)
-        case errno.EROFS:
-            return StorageError(path, "the file system is read-only. Give another URL.")
-        case errno.ENOTDIR | errno.EEXIST:
-            return NotARunError(path, "cannot be used: a part of this path is a file, not a folder")
-        case _:
-            return StorageError(path, f"cannot {action}: {error.strerror or error}.")
-
-
-def _temporary_beside(path: str) -> str:
-    return os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + uuid.uuid4().hex)
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _rename(temporary: str, path: str) -> None:
-    """Rename over `path`; the temporary name is gone whatever happens."""
-    try:
-        os.replace(temporary, path)
-    finally:
-        # rename() does nothing, and says it succeeded, if both names are links to one file: published twice.
-        _remove(temporary)
+            raise translate(error, path, action) from error
 
 
 def _remove_stale(item: os.DirEntry[str], key: str, older_than: float) -> bool:
@@ -416,55 +394,6 @@ def _remove_stale(item: os.DirEntry[str], key: str, older_than: float) -> bool:
                 os.rmdir(item.path)
                 return True
     return False
-
-
-@contextlib.contextmanager
-def _new_file(path: str) -> Iterator[int]:
-    """Create `path` and yield its descriptor; whatever goes wrong inside, no half-written file stays."""
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-    try:
-        yield fd
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, chunks: Iterable[Buffer]) -> int:
-    total = 0
-    for chunk in chunks:
-        rest = memoryview(chunk).cast("B")
-        total += len(rest)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        progress.current().process(memoryview(chunk).nbytes)
-    return total
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not os.path.lexists(source):
-            raise ObjectNotFoundError(source) from error
-        if error.errno not in _NO_LINKS:
-            raise
-        with _new_file(target) as fd, open(source, "rb") as file:
-            _write_all(fd, iter(lambda: file.read(_COPY_CHUNK), b""))
-            os.fsync(fd)
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(fd)
 
 
 def _entry(key: str, found: os.stat_result) -> Entry:

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 
 from ..errors import ConfigError, NotARunError, ObjectExistsError, ObjectNotFoundError, StorageError
-from .backend import Buffer, Capabilities, Entry
+from .backend import Capabilities, Chunk, Entry, bytes_of
 
 _SCHEME = "memory://"
 _LOCK = threading.RLock()
@@ -40,9 +40,9 @@ class MemoryBackend:
         if any(filesystem.isfile(above) for above in _above(self._root)):
             raise NotARunError(url, "cannot be used: a part of it is a file, not a folder")
 
-    def put(self, key: str, chunks: Iterable[Buffer]) -> int:
+    def put(self, key: str, chunks: Iterable[Chunk], *, base: str | None = None, spare: str | None = None) -> int:  # noqa: ARG002 - nothing is saved by either
         """Collect the stream, then create the object."""
-        data = b"".join(chunks)
+        data = b"".join(bytes_of(chunk) for chunk in chunks)
         self.put_if_absent(key, data)
         return len(data)
 
@@ -112,6 +112,10 @@ class MemoryBackend:
             for key in keys:
                 if self._fs.isfile(self._path(key)):
                     self._fs.rm_file(self._path(key))
+
+    def recycle(self, key: str) -> None:
+        """Only delete: `capabilities.recycles` is False."""
+        self.delete([key])
 
     def copy(self, source: str, target: str) -> None:
         """Copy the bytes."""

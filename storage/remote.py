@@ -28,7 +28,7 @@ from ..errors import (
     StorageError,
 )
 from . import progress
-from .backend import Buffer, Capabilities, Entry
+from .backend import Capabilities, Chunk, Entry, bytes_of
 from .layout import CHECKPOINTS, COMMITS, checkpoint_of
 from .remote_connections import Connections
 from .remote_errors import Secrets, says_absent, without_password
@@ -91,7 +91,7 @@ class RemoteBackend:
 
     # ── create ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def put(self, key: str, chunks: Iterable[Buffer]) -> int:
+    def put(self, key: str, chunks: Iterable[Chunk], *, base: str | None = None, spare: str | None = None) -> int:  # noqa: ARG002 - nothing is saved by either
         """Stream to a file beside its place and rename it, or where renaming is more than one step, to its place."""
         source = _Source(chunks)
         self._put(key, source)
@@ -206,6 +206,10 @@ class RemoteBackend:
         if self._traits.prunes:
             for folder in sorted(folders, reverse=True):
                 self._prune(self._path(folder))
+
+    def recycle(self, key: str) -> None:
+        """Only delete: `capabilities.recycles` is False."""
+        self.delete([key])
 
     def copy(self, source: str, target: str) -> None:
         """Copy within the store, or through here where it cannot."""
@@ -449,7 +453,7 @@ class RemoteBackend:
 class _Source:
     """A stream, cut into pieces of which a filesystem can hold one."""
 
-    def __init__(self, chunks: Iterable[Buffer]) -> None:
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
         self.size = 0
         """Bytes that were taken from it."""
         self.failure: BaseException | None = None
@@ -466,7 +470,7 @@ class _Source:
             except BaseException as error:
                 self.failure = error
                 raise
-            rest = memoryview(chunk).cast("B")
+            rest = memoryview(bytes_of(chunk)).cast("B")
             for begin in range(0, len(rest), _PIECE):
                 piece = bytes(rest[begin : begin + _PIECE])
                 self.size += len(piece)

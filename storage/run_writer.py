@@ -7,11 +7,13 @@ commit, by the number that is taken.
 from __future__ import annotations
 
 import bisect
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import ConcurrentWriterError
 from . import commit, listing
 from .backend import Backend
+from .known_files import KnownFiles
 from .layout import BEST_HINT, BEST_LINK, data_prefix, index_sequence
 from .listing import Listing
 from .manifest import Artifact, CheckpointInfo, Manifest, info, seal
@@ -34,6 +36,15 @@ class RunWriter:
         self._index_keys = held.index_keys
         self._unindexed = len(held.checkpoints) - held.indexed
         self._pointed_at: str | None = None
+        self._known = KnownFiles(backend)
+        self._drop_spares = weakref.finalize(self, self._known.drop_all)
+
+    def close(self) -> None:
+        """Give back the space of spare files. Writing goes on afterwards, if anybody wants it to.
+
+        Who forgets it loses nothing: it happens when the writer is collected, or the interpreter exits.
+        """
+        self._known.drop_all()
 
     @property
     def next_sequence(self) -> int:
@@ -46,7 +57,16 @@ class RunWriter:
 
     def write(self, name: str, drafts: Sequence[commit.Draft]) -> Mapping[str, Artifact]:
         """Write a checkpoint's files; nothing lists them yet."""
-        return commit.write(self.backend, name, drafts)
+        artifacts = commit.write(self.backend, name, drafts, self._known)
+        self._known.wrote(
+            name,
+            {
+                draft.file: artifacts[draft.file]
+                for draft in drafts
+                if isinstance(draft, commit.TensorDraft | commit.LinkDraft)
+            },
+        )
+        return artifacts
 
     def commit(self, manifest: Manifest) -> CheckpointInfo:
         """Make a written checkpoint visible; see `commit.commit` for the order and the errors."""
@@ -64,6 +84,7 @@ class RunWriter:
             self.start_after(manifest.sequence)
             raise
         committed = info(manifest)
+        self._known.committed(manifest.name)
         bisect.insort(self.checkpoints, committed, key=lambda found: found.sequence)  # a copy may come late
         self.start_after(manifest.sequence)
         self._sizes[manifest.sequence] = nbytes
@@ -75,7 +96,7 @@ class RunWriter:
         going = set(sequences)
         if not going:
             return
-        commit.retire(self.backend, [found for found in self.checkpoints if found.sequence in going])
+        commit.retire(self.backend, [found for found in self.checkpoints if found.sequence in going], self._known)
         self.checkpoints = [found for found in self.checkpoints if found.sequence not in going]
 
     def refresh_hints(self) -> None:

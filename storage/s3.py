@@ -35,6 +35,9 @@ _SESSION = ("profile", "session_vars", "event_hooks", "include_builtin_handlers"
 """What s3fs hands on to the session of aiobotocore."""
 _MARKS = ("KeyMarker", "UploadIdMarker")
 """Where the next page of a listing of uploads begins; the answers have them with "Next" in front."""
+_PART = ("ETag", "ChecksumCRC32")
+"""What is told of a part that was copied, and has to be told of it in the end."""
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
@@ -64,7 +67,7 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
             return obstore_client.ObstoreClient(scheme, bucket, filesystem, settings)
         return S3Client(scheme, bucket, filesystem)
 
-    return BucketBackend(f"{scheme}://{clean}", connect, settings, _SCHEMES)
+    return BucketBackend(f"{scheme}://{clean}", connect, settings, _SCHEMES, delta=True)
 
 
 def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
@@ -191,6 +194,15 @@ class S3Client:
 
     def head(self, key: str) -> Entry:
         """HeadObject."""
+        answer = self._head(key)
+        return Entry(key=key, size=answer["ContentLength"], modified=_moment(answer.get("LastModified")))
+
+    def source(self, key: str) -> Source:
+        """HeadObject, for the ETag."""
+        answer = self._head(key)
+        return Source(self, key, size=answer["ContentLength"], tag=answer["ETag"])
+
+    def _head(self, key: str) -> Any:
         try:
             answer = self._call("head_object", key, Key=key)
         except ObjectNotFoundError:
@@ -199,7 +211,7 @@ class S3Client:
             self._run("get_object", key, self._read_into(key, 0, memoryview(bytearray(1))))  # it can say what is wrong
             raise
         self._expect(answer, "ETag", key)
-        return Entry(key=key, size=answer["ContentLength"], modified=_moment(answer.get("LastModified")))
+        return answer
 
     def list(self, prefix: str, start: str | None) -> tuple[Sequence[Entry], str | None]:
         """ListObjectsV2."""
@@ -228,8 +240,7 @@ class S3Client:
 
     def copy(self, source: Source, key: str) -> None:
         """CopyObject."""
-        origin = {"Bucket": source.client.bucket, "Key": source.key}
-        answer = self._call("copy_object", source.key, Key=key, CopySource=origin)
+        answer = self._call("copy_object", source.key, Key=key, **_origin(source))
         self._expect(answer, "CopyObjectResult", source.key)
 
     def copy_part(self, source: Source, span: tuple[int, int], key: str, upload: str, number: int) -> Any:
@@ -240,10 +251,12 @@ class S3Client:
             Key=key,
             UploadId=upload,
             PartNumber=number,
-            CopySource={"Bucket": source.client.bucket, "Key": source.key},
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
+            **_origin(source),
         )
-        return {"PartNumber": number, "ETag": self._expect(answer, "CopyPartResult", source.key)["ETag"]}
+        result = self._expect(answer, "CopyPartResult", source.key)
+        self._expect(result, "ETag", source.key)
+        return {"PartNumber": number} | {name: result[name] for name in _PART if name in result}
 
     # ── the event loop of fsspec ──────────────────────────────────────────────────────────────────────────────────
 
@@ -274,7 +287,13 @@ class S3Client:
         held = getattr(self._fs.session, "_credentials", None)
         found = [os.environ.get(name, "") for name in _ENVIRONMENT]
         options = {**self._fs.storage_options, "secrets": found, "held": {} if held is None else vars(held)}
-        return Secrets(str(self._fs.endpoint_url or ""), options)
+        return Secrets(self._endpoint(), options)
+
+    def _endpoint(self) -> str:
+        """Return where the store is, as it was given, or nothing if it is Amazon's."""
+        given = (self._fs.endpoint_url, (self._fs.client_kwargs or {}).get("endpoint_url"))
+        found = (*given, *(os.environ.get(name) for name in _ENDPOINTS))
+        return next((str(endpoint) for endpoint in found if endpoint), "")
 
     async def _send(self, method: str, **parameters: Any) -> Any:
         client = await self._fs.set_session()
@@ -342,6 +361,12 @@ def _content_type(answer: Any) -> str:
 def _moment(found: datetime | None) -> float:
     """Return a time as seconds since 1970; that of what has none is now: nothing is collected that may be new."""
     return time.time() if found is None else found.timestamp()
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    """Return what to copy, by If-Match where it has to be what it was."""
+    condition = {} if source.tag is None else {"CopySourceIfMatch": source.tag}
+    return {"CopySource": {"Bucket": source.client.bucket, "Key": source.key}, **condition}
 
 
 def _crc32(data: Buffer) -> str:

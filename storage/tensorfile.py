@@ -2,22 +2,24 @@
 
 The format: 8 bytes (header length, little-endian), the header (JSON, padded with spaces), then the tensors' bytes
 without holes, C order, little-endian. Source: https://huggingface.co/docs/safetensors, "Format".
+
+How a file is cut into a stream, and what of it an older file has already, is decided in `tensorstream`.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..errors import DamagedFileError, ObjectNotFoundError
 from . import progress
 from .backend import Backend
-from .digest import Hasher, digest, finish
+from .digest import digest, finish
 from .manifest import Artifact, TensorRecord
+from .tensorstream import LARGE, Bytes, TensorStream
 
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "C64": 8,
@@ -29,8 +31,8 @@ ITEM_BYTES = {
 """Bytes of one element, for each dtype that a tensor file can hold."""
 
 _ALIGNMENT = 64
-_CHUNK = 8 << 20
-_LARGE = 1 << 20
+_PAGE = 4096
+"""The data of a large file begins on a page, so that staging, which does too, can be written as it lies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +71,6 @@ class TensorView:
     """Bytes, C order; writable, and writing to it changes no file."""
 
 
-class Bytes(Protocol):
-    """A row of bytes that may be put together only where it is asked for: a memoryview is one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, span: slice, /) -> memoryview: ...
-
-
 def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> TensorFilePlan:
     """Lay out a tensor file; the largest elements first, so that every tensor is aligned to its element.
 
@@ -92,7 +86,7 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> TensorFile
         offsets[spec.name] = (begin, end)
         table[spec.name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": (begin, end)}
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+    text += b" " * (-(len(text) + 8) % (_PAGE if end >= LARGE else _ALIGNMENT))
     return TensorFilePlan(
         header=len(text).to_bytes(8, "little") + text,
         offsets=offsets,
@@ -101,20 +95,49 @@ def plan(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> TensorFile
     )
 
 
-def write(backend: Backend, key: str, file: TensorFilePlan, data: Bytes) -> Artifact:
+def write(  # noqa: PLR0913 - what is written, and what is known of older files
+    backend: Backend,
+    key: str,
+    file: TensorFilePlan,
+    data: Bytes,
+    *,
+    base: tuple[str, Artifact] | None = None,
+    spare: tuple[str, Artifact] | None = None,
+) -> Artifact:
     """Stream a tensor file to `key` and return its record; no copy of `data`, which is hashed on the way.
+
+    Tensors that an older file holds already are not sent again, where the backend can make use of that.
 
     Args:
         backend: where to.
         key: a fresh key.
         file: the plan.
         data: `file.data_bytes` bytes, each tensor at its offset.
+        base: key and record of a committed file. If nothing has changed since, `key` becomes a copy of it (a link, in
+            a file system), and its very record is returned; the spare file is left as it is then.
+        spare: what `Backend.recycle` returned, and the record of what that file holds.
     """
-    hashing = _Hashing(file, data)
-    size = backend.put(key, hashing)
+    large = file.data_bytes >= LARGE
+    stream = TensorStream(
+        file.header,
+        file.offsets,
+        data,
+        base=base[1] if base is not None and large and backend.capabilities.delta else None,
+        spare=spare[1] if spare is not None else None,
+    )
+    if base is not None and large and (backend.capabilities.delta or backend.capabilities.links):
+        with contextlib.suppress(ObjectNotFoundError):  # somebody deleted it
+            if stream.is_all_of(base[1]):
+                backend.copy(base[0], key)
+                progress.current().process(base[1].size)
+                return base[1]
+    helps = {"base": base[0]} if stream.base is not None and base is not None else {}
+    if spare is not None:
+        helps["spare"] = spare[0]
+    size = backend.put(key, stream, **helps)
     return Artifact(
         size=size,
-        digest=finish(hashing.whole),
+        digest=finish(stream.whole),
         header_digest=digest(file.header),
         data_start=len(file.header),
         tensors={
@@ -122,7 +145,7 @@ def write(backend: Backend, key: str, file: TensorFilePlan, data: Bytes) -> Arti
                 dtype=file.specs[name].dtype,
                 shape=file.specs[name].shape,
                 offsets=(begin, end),
-                digest=hashing.digests[name],
+                digest=stream.digests[name],
             )
             for name, (begin, end) in file.offsets.items()
         },
@@ -157,58 +180,6 @@ def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | 
         )
         for (name, record), view in zip(records.items(), views, strict=True)
     }
-
-
-class _Hashing:
-    """The stream of a tensor file, hashed on its way: so hashing goes on while the chunks before are being sent.
-
-    It can be gone through again, from its beginning.
-    """
-
-    def __init__(self, file: TensorFilePlan, data: Bytes) -> None:
-        self.whole = Hasher()
-        self.digests: dict[str, str] = {}
-        """Of each tensor, when the stream has ended."""
-        self._file = file
-        self._data = data
-
-    def __iter__(self) -> Iterator[bytes | memoryview]:
-        self.whole, self.digests = Hasher(), {}
-        self.whole.update(self._file.header)
-        yield self._file.header
-        tensors = iter(self._file.offsets.items())  # in the order of the file
-        tensor, hasher = next(tensors, None), Hasher()
-        for low, high in itertools.pairwise(_cuts(self._file)):
-            chunk = self._data[low:high]
-            self.whole.update(chunk)
-            while tensor is not None and tensor[1][0] < high:
-                name, (begin, end) = tensor
-                hasher.update(self._data[max(begin, low) : min(end, high)])
-                if end > high:
-                    break
-                self.digests[name] = finish(hasher)
-                tensor, hasher = next(tensors, None), Hasher()
-            yield chunk
-        for empty in self._file.offsets.keys() - self.digests.keys():
-            self.digests[empty] = digest(b"")
-
-
-def _cuts(file: TensorFilePlan) -> list[int]:
-    """Return where the data is cut into chunks: within a large tensor every few megabytes, small ones together.
-
-    So a chunk of a large tensor is a view of its own memory, wherever that lies.
-    """
-    cuts = [0]
-    for begin, end in file.offsets.values():
-        large = end - begin >= _LARGE
-        if large and begin > cuts[-1]:
-            cuts.append(begin)
-        if large or end - cuts[-1] >= _LARGE:
-            cuts.extend(range(cuts[-1] + _CHUNK, end, _CHUNK))
-            cuts.append(end)
-    if file.data_bytes > cuts[-1]:
-        cuts.append(file.data_bytes)
-    return cuts
 
 
 def _named(tensors: Mapping[str, TensorRecord], names: Sequence[str], location: str) -> dict[str, TensorRecord]:

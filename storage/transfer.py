@@ -20,8 +20,10 @@ import numpy as np
 
 from ..errors import ConfigError, KeepbestError, ObjectExistsError, ObjectNotFoundError, StorageError
 from . import progress, retry
-from .backend import Buffer
+from .backend import Buffer, Chunk, Held
 from .client import Client, Source, TransientError
+from .older import NotCopiedError, Older
+from .parts import LEAST, Part, PartSizes, parts
 from .retry import RETRIED, Retry
 from .spans import coalesce, view
 
@@ -76,6 +78,10 @@ class Transfer:
 
     def __init__(self, client: Client, settings: TransferSettings) -> None:
         self.client = client
+        self.copies_ranges = True
+        """The store has not refused to copy parts of another object."""
+        self._holding: dict[str, bool] = {}
+        """By the name of a file: whether the last stream with a base held enough for a copy."""
         self._settings = settings
         self._workers = ThreadPoolExecutor(settings.connections, thread_name_prefix="keepbest-transfer")
         self._window = threading.BoundedSemaphore(settings.connections + 1)
@@ -104,35 +110,63 @@ class Transfer:
 
     # ── up ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def upload(self, key: str, chunks: Iterable[Buffer], *, if_absent: bool) -> int:
+    def upload(self, key: str, chunks: Iterable[Chunk], *, if_absent: bool, base: str | None = None) -> int:
         """Create an object from a stream of unknown length; returns its bytes. No part of it is ever visible.
 
         What goes wrong, in the source of the stream too, aborts the upload.
 
+        Args:
+            key: of the object.
+            chunks: the stream. One that can be gone through again is, if what was to be copied has to be sent after
+                all; of another one the bytes of copies under way are held.
+            if_absent: an object that is there is not replaced.
+            base: the object that `Held` bytes are copied from; None: they are sent.
+
         Raises:
             ObjectExistsError: `if_absent`, and the key is taken.
         """
-        parts = self._parts(key, chunks)
-        first = next(parts, _Part())
-        second = next(parts, None)
-        if second is None:
+        copied = None if base is None else self._copied_size(key)
+        watched = chunks if base is None else self._watched(key, chunks)
+        found = self._parts(key, watched, copied, keep=not _again(chunks))
+        first = next(found, Part())
+        second = next(found, None)
+        if second is None and first.begin is None:
             self._put_whole(key, first, if_absent=if_absent)
             return first.nbytes
         if if_absent and self.exists(key):
             raise ObjectExistsError(f"{self.client.url}/{key}")
-        long = itertools.chain((first, second), parts)
+        long = itertools.chain((first,) if second is None else (first, second), found)
+        if base is not None and copied is not None:
+            return self._put_delta(key, base, long, chunks, whole=first if second is None else None)
         streaming = self.client.put_stream
         return self._put_parts(key, long) if streaming is None else self._put_stream(streaming, key, long, chunks)
 
-    def _parts(self, key: str, chunks: Iterable[Buffer]) -> Iterator[_Part]:
+    def _copied_size(self, key: str) -> int | None:
+        """Return the bytes of the largest copy; None: all is sent, by `put_stream` if the client has it."""
+        limit = min(self.client.copy_limit or _LARGEST_COPY, _LARGEST_COPY)
+        streamed = self.client.put_stream is not None and not self._holding.get(_file(key), True)
+        return limit if self.copies_ranges and limit >= 2 * LEAST and not streamed else None
+
+    def _watched(self, key: str, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Notice how much a stream holds. What trains as a whole holds nothing, and nothing of it is to be copied."""
+        held = 0
+        for chunk in chunks:
+            held += len(chunk.data) if isinstance(chunk, Held) else 0
+            yield chunk
+        self._holding[_file(key)] = held >= LEAST
+
+    def _parts(
+        self, key: str, chunks: Iterable[Chunk], copied: int | None = None, *, keep: bool = True
+    ) -> Iterator[Part]:
         limit = self.client.part_limit
-        for number, part in enumerate(_parts(chunks, self._settings.part_size)):
+        sizes = PartSizes(sent=self._settings.part_size, copied=copied)
+        for number, part in enumerate(parts(chunks, sizes, keep=keep)):
             if number == limit:
                 more = f"storage_options={{'part_size': …}} of more than {self._settings.part_size:,} bytes"
                 raise StorageError(f"{self.client.url}/{key}", f"it is larger than {limit:,} parts. Give {more}.")
             yield part
 
-    def _put_whole(self, key: str, part: _Part, *, if_absent: bool) -> None:
+    def _put_whole(self, key: str, part: Part, *, if_absent: bool) -> None:
         data = part.joined()
         conditional = if_absent and self._settings.conditional_writes
         if if_absent and not conditional and self.exists(key):
@@ -161,8 +195,8 @@ class Transfer:
         self,
         streaming: Callable[[str, Iterator[Buffer]], None],
         key: str,
-        parts: Iterable[_Part],
-        chunks: Iterable[Buffer],
+        parts: Iterable[Part],
+        chunks: Iterable[Chunk],
     ) -> int:
         task, size, told = progress.current(), 0, 0
 
@@ -181,7 +215,7 @@ class Transfer:
             if passing.tried:
                 self._retry.give_up()
             try:
-                if iter(chunks) is chunks:  # what was taken out of it is gone
+                if not _again(chunks):
                     raise passing.error from passing.__cause__
                 task.advance(-told)
                 return self._put_parts(key, self._parts(key, chunks))
@@ -202,18 +236,49 @@ class Transfer:
                 if upload.key == key:
                     self.call(functools.partial(self.client.abort_upload, key, upload.id), small=True)
 
-    def _put_parts(self, key: str, parts: Iterable[_Part]) -> int:
+    def _put_delta(
+        self, key: str, base: str, parts: Iterable[Part], chunks: Iterable[Chunk], *, whole: Part | None
+    ) -> int:
+        """Create an object of parts some of which the store copies, or, if it does not, of parts that are all sent."""
+        older = Older(self.client, base, self.call)
+        try:
+            if whole is not None and older.copy_whole(whole, key):
+                progress.current().advance(whole.nbytes)
+                return whole.nbytes
+            return self._put_parts(key, parts, older)
+        except NotCopiedError as failed:
+            if not _again(chunks):
+                raise failed.error from failed.error.__cause__
+            return self.upload(key, chunks, if_absent=False)
+        finally:
+            self.copies_ranges &= not older.refused
+
+    def _put_parts(self, key: str, parts: Iterable[Part], older: Older | None = None) -> int:
         upload = self.call(lambda: self.client.start_upload(key))
-        sending = _Sending(
-            lambda number, data: self.call(lambda: self.client.put_part(key, upload, number, data)),
-            self._workers,
-            self._window,
-        )
+
+        def put(number: int, part: Part) -> Any:
+            tag = None if older is None or part.begin is None else older.copy(part, key, upload, number)
+            if tag is not None:
+                return tag
+            if older is not None and older.failure is not None and not part.buffers:  # let go of, to be copied
+                raise NotCopiedError(older.failure)
+            data = part.joined()
+            return self.call(lambda: self.client.put_part(key, upload, number, data))
+
+        sending = _Sending(put, self._workers, self._window)
         try:
             size = sending.send(parts)
-            self._finish(key, upload, sending.tags(), size)
-        except BaseException:
+            tags = sending.tags()
+            try:
+                self._finish(key, upload, tags, size)
+            except KeepbestError as error:
+                if older is None or not older.spoils(error):
+                    raise
+                raise NotCopiedError(error) from error
+        except BaseException as error:
             sending.stop()
+            if isinstance(error, NotCopiedError):
+                sending.retract()
             with contextlib.suppress(KeepbestError):  # what stays is left to `abort_stale`
                 self.call(lambda: self.client.abort_upload(key, upload), small=True)
             raise
@@ -293,7 +358,7 @@ class _Sending:
     """The parts of one upload on their way, as many at once as the window lets through."""
 
     def __init__(
-        self, put: Callable[[int, Buffer], Any], workers: ThreadPoolExecutor, window: threading.BoundedSemaphore
+        self, put: Callable[[int, Part], Any], workers: ThreadPoolExecutor, window: threading.BoundedSemaphore
     ) -> None:
         self._put = put
         self._workers = workers
@@ -301,8 +366,10 @@ class _Sending:
         self._task = progress.current()
         self._futures: list[Future[Any]] = []
         self._broken = threading.Event()
+        self._told: list[int] = []
+        """Bytes of each part that was sent."""
 
-    def send(self, parts: Iterable[_Part]) -> int:
+    def send(self, parts: Iterable[Part]) -> int:
         """Send parts as they come, until one fails; returns their bytes."""
         size = 0
         for number, part in enumerate(parts, start=1):
@@ -329,62 +396,36 @@ class _Sending:
                 self._window.release()
         wait_for(self._futures)
 
-    def _send(self, number: int, part: _Part) -> Any:
+    def retract(self) -> None:
+        """Take back what was told of the progress: all begins anew."""
+        self._task.advance(-sum(self._told))
+
+    def _send(self, number: int, part: Part) -> Any:
         try:
             if self._broken.is_set():
                 return None  # nobody asks for it any more
-            data = part.joined()
-            tag = self._put(number, data)
+            tag = self._put(number, part)
         except BaseException:
             self._broken.set()
             raise
         else:
-            self._task.advance(len(data))
+            self._task.advance(part.nbytes)
+            self._told.append(part.nbytes)
             return tag
         finally:
             self._window.release()
 
 
-class _Part:
-    """The buffers that make up one part; joined only when it is sent, so that what waits is not held twice."""
-
-    def __init__(self) -> None:
-        self.buffers: list[memoryview] = []
-        self.nbytes = 0
-
-    def add(self, buffer: memoryview) -> None:
-        self.buffers.append(buffer)
-        self.nbytes += len(buffer)
-
-    def joined(self) -> Buffer:
-        """Return the bytes, once; copied only if they come in several pieces."""
-        data = self.buffers[0] if len(self.buffers) == 1 else b"".join(self.buffers)
-        self.buffers = []
-        return data
+_LARGEST_COPY = 64 << 20  # as nothing is heard until it is copied, and a stall is an error
 
 
-_DOUBLING = 2000
-_LARGEST = 5 << 30
+def _file(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
-def _parts(chunks: Iterable[Buffer], size: int) -> Iterator[_Part]:
-    """Regroup a stream into parts of `size` bytes, the last one shorter, without copying.
-
-    After each 2,000 parts the size doubles, up to the 5 GiB that S3 takes: 10,000 parts of 8 MiB at first hold 484 GiB.
-    """
-    part, limit, number = _Part(), size, 0
-    for chunk in chunks:
-        rest = memoryview(chunk).cast("B")
-        while rest:
-            taken = rest[: limit - part.nbytes]
-            part.add(taken)
-            rest = rest[len(taken) :]
-            if part.nbytes == limit:
-                yield part
-                number += 1
-                part, limit = _Part(), min(size << (number // _DOUBLING), _LARGEST)
-    if part.nbytes:
-        yield part
+def _again(chunks: Iterable[Chunk]) -> bool:
+    """Say whether a stream can be gone through again: what was taken out of an iterator is gone."""
+    return iter(chunks) is not chunks
 
 
 def _all(futures: Sequence[Future[Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from keepbest.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from keepbest.storage.backend import Backend, open_backend
+from keepbest.storage.backend import Backend, Held, bytes_of, open_backend
 from keepbest.storage.segments import read_appended
 
 ODD_KEYS = [
@@ -28,6 +29,19 @@ ODD_KEYS = [
     pytest.param("checkpoints/..a/b..json", id="dots"),
     pytest.param("checkpoints/-a/:b::c.json", id="colons"),
 ]
+
+
+class Stream(list):
+    """Chunks that say how many bytes they are."""
+
+    @property
+    def nbytes(self):
+        return sum(memoryview(bytes_of(chunk)).nbytes for chunk in self)
+
+
+def noise(nbytes, seed):
+    """Return bytes that occur nowhere else."""
+    return memoryview(random.Random(seed).randbytes(nbytes))
 
 
 class BackendContract:
@@ -109,6 +123,54 @@ class BackendContract:
         assert backend.list("") == []
         backend.put("checkpoints/c/a", [b"whole"])
         assert backend.read("checkpoints/c/a") == b"whole"
+
+    # ── held bytes, spare files ──────────────────────────────────────────────────────────────────────────────────
+
+    @pytest.mark.parametrize("lead", [0, 5000], ids=["same-offset", "moved"])
+    def test_held_bytes_come_from_the_base(self, backend, lead):
+        """Bytes that an older object has need not be sent, and the new object is whole without the older one."""
+        old = noise(14 << 20, 1)
+        backend.put("checkpoints/c/a", Stream([old]))
+        if not backend.capabilities.delta:
+            pytest.skip("cannot make use of older objects")
+        first, last = old[1 << 20 : 9 << 20], old[(9 << 20) + 77 :]
+        stream = Stream(
+            [
+                noise((1 << 20) + lead, 2),
+                Held(data=first, begin=1 << 20),
+                noise(77, 3),
+                Held(data=last, begin=(9 << 20) + 77),
+                noise(5, 4),
+            ]
+        )
+        expected = b"".join(bytes_of(chunk) for chunk in stream)
+        assert backend.put("checkpoints/d/a", stream, base="checkpoints/c/a") == len(expected)
+        backend.settle()
+        backend.delete(["checkpoints/c/a"])
+        assert backend.read("checkpoints/d/a") == expected
+
+    def test_a_recycled_file_is_gone(self, backend):
+        """A file whose blocks are kept is no object any more, and what is written over it is what was given."""
+        old, new = noise(3 << 20, 1), noise((2 << 20) + 123, 2)
+        backend.put("checkpoints/c/a", Stream([old]))
+        backend.settle()
+        spare = backend.recycle("checkpoints/c/a")
+        assert backend.list("checkpoints/") == []
+        assert backend.recycle("checkpoints/c/a") is None
+        if not backend.capabilities.recycles:
+            assert spare is None
+            return
+        chunks = Stream([new[:1000], Held(data=old[1000 : 1 << 20], begin=1000, in_place=True), new[1 << 20 :]])
+        assert backend.put("checkpoints/d/a", chunks, spare=spare) == len(new)
+        assert backend.read("checkpoints/d/a") == b"".join(bytes_of(chunk) for chunk in chunks)
+        assert [entry.key for entry in backend.list("")] == ["checkpoints/d/a"]
+
+    def test_a_spare_file_can_be_given_up(self, backend):
+        """Who needs a spare file no longer deletes it, and nothing of it stays."""
+        backend.put("checkpoints/c/a", Stream([noise(2 << 20, 1)]))
+        backend.settle()
+        backend.delete([backend.recycle("checkpoints/c/a") or "checkpoints/c/a"])
+        assert backend.list("") == []
 
     # ── put_if_absent ────────────────────────────────────────────────────────────────────────────────────────────
 

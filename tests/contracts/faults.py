@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from keepbest.errors import StorageError
+from keepbest.storage.backend import bytes_of
 
 
 class Crash(BaseException):
@@ -12,7 +13,19 @@ class Crash(BaseException):
 
 
 CHANGES = frozenset(
-    ("put", "put_file", "put_if_absent", "replace", "delete", "copy", "publish", "link", "append", "settle")
+    (
+        "put",
+        "put_file",
+        "put_if_absent",
+        "replace",
+        "delete",
+        "recycle",
+        "copy",
+        "publish",
+        "link",
+        "append",
+        "settle",
+    )
 )
 """The methods that change something."""
 
@@ -26,15 +39,18 @@ class WrappedBackend:
     def __init__(self, inner):
         self.inner = inner
         self.url = inner.url
-        self.capabilities = inner.capabilities
+
+    @property
+    def capabilities(self):
+        return self.inner.capabilities  # some are known only later
 
     def __getattr__(self, name):
         if name not in METHODS:
             raise AttributeError(name)
-        return lambda *args: self._call(name, *args)
+        return lambda *args, **kwargs: self._call(name, *args, **kwargs)
 
-    def _call(self, name, *args):
-        return getattr(self.inner, name)(*args)
+    def _call(self, name, *args, **kwargs):
+        return getattr(self.inner, name)(*args, **kwargs)
 
 
 class CountingBackend(WrappedBackend):
@@ -45,11 +61,11 @@ class CountingBackend(WrappedBackend):
         self.calls = Counter()
         self.keys = []
 
-    def _call(self, name, *args):
+    def _call(self, name, *args, **kwargs):
         self.calls[name] += 1
         if name in {"read", "read_ranges"}:
             self.keys.append(args[0])
-        return super()._call(name, *args)
+        return super()._call(name, *args, **kwargs)
 
 
 class CrashingBackend(WrappedBackend):
@@ -64,23 +80,23 @@ class CrashingBackend(WrappedBackend):
         self.trace = []
         self._dead = False
 
-    def _call(self, name, *args):
+    def _call(self, name, *args, **kwargs):
         if self._dead:
             raise Crash(name)
         self.trace.append((name, args[0] if args and isinstance(args[0], str) else None))
         if len(self.trace) - 1 != self.at:
-            return super()._call(name, *args)
+            return super()._call(name, *args, **kwargs)
         self._dead = True
         if self.moment == "after":
-            super()._call(name, *args)
+            super()._call(name, *args, **kwargs)
         elif self.moment == "during":
-            self._half(name, *args)
+            self._half(name, *args, **kwargs)
         raise Crash(name)
 
-    def _half(self, name, *args):
+    def _half(self, name, *args, spare=None, **_):
         if name == "put":
-            whole = b"".join(args[1])
-            self.inner.put(args[0], [whole[: len(whole) // 2]])
+            whole = b"".join(bytes_of(chunk) for chunk in args[1])
+            self.inner.put(args[0], [whole[: len(whole) // 2]], spare=spare)
         elif name in {"put_if_absent", "replace"}:
             folder = args[0].rpartition("/")[0]
             temporary = ".tmp-0123456789abcdef0123456789abcdef"
@@ -98,14 +114,14 @@ class FailingBackend(WrappedBackend):
         self.at, self.after = at, after
         self.trace = []
 
-    def _call(self, name, *args):
+    def _call(self, name, *args, **kwargs):
         if name not in CHANGES:
-            return super()._call(name, *args)
+            return super()._call(name, *args, **kwargs)
         self.trace.append(name)
         failing = len(self.trace) - 1 == self.at
         if failing and not self.after:
             raise StorageError(self.url, "no answer (a test).")
-        result = super()._call(name, *args)
+        result = super()._call(name, *args, **kwargs)
         if failing:
             raise StorageError(self.url, "no answer (a test).")
         return result

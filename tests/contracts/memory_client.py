@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import Counter
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 from keepbest.errors import ObjectExistsError, ObjectNotFoundError
 from keepbest.storage.backend import Entry
-from keepbest.storage.client import Upload
+from keepbest.storage.client import Source, Upload
 
 
 @dataclass
@@ -109,6 +110,19 @@ class MemoryClient:
     def head(self, key):
         return self._request("head", key, lambda: Entry(key=key, size=len(self._held(key)), modified=0.0))
 
+    def source(self, key):
+        def effect():
+            data = self._held(key)
+            return Source(self, key, size=len(data), tag=_tag(data))
+
+        return self._request("source", key, effect)
+
+    def _copied(self, source):
+        data = source.client._held(source.key)
+        if source.tag not in {None, _tag(data)}:
+            raise ObjectExistsError(f"{self.url}/{source.key}")
+        return data
+
     def list(self, prefix, start):
         def effect():
             names = sorted(name for name in self.objects if name.startswith(prefix))
@@ -126,11 +140,15 @@ class MemoryClient:
         self._request("delete", keys[0], lambda: [self.objects.pop(key, None) for key in keys])
 
     def copy(self, source, key):
-        self._request("copy", key, lambda: self.objects.__setitem__(key, source.client._held(source.key)))
+        self._request("copy", key, lambda: self.objects.__setitem__(key, self._copied(source)))
 
     def copy_part(self, source, span, key, upload, number):
         def effect():
-            self.parts[upload][number] = source.client._held(source.key)[slice(*span)]
+            self.parts[upload][number] = self._copied(source)[slice(*span)]
             return number
 
         return self._request("copy_part", f"{key}:{number}", effect)
+
+
+def _tag(data):
+    return hashlib.md5(data).hexdigest()

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from keepbest.errors import ConfigError, ObjectExistsError, ObjectNotFoundError, StorageError, UnreachableError
 from keepbest.storage.bucket import BucketBackend
 from keepbest.storage.client import Source, TransientError
+from keepbest.storage.parts import PartSizes, parts
 from keepbest.storage.retry import Retry
-from keepbest.storage.transfer import Transfer, TransferSettings, _parts
+from keepbest.storage.transfer import Transfer, TransferSettings
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -67,17 +68,17 @@ def test_parts_hold_the_stream(sizes, size):
     whole = bytes(range(256)) * 5
     ends = list(itertools.accumulate(sizes))
     chunks = [whole[end - length : end] for end, length in zip(ends, sizes, strict=True)]
-    parts = [bytes(part.joined()) for part in _parts(chunks, size)]
-    assert b"".join(parts) == b"".join(chunks)
-    assert all(len(part) == size for part in parts[:-1])
-    assert all(0 < len(part) <= size for part in parts)
+    found = [bytes(part.joined()) for part in parts(chunks, PartSizes(sent=size))]
+    assert b"".join(found) == b"".join(chunks)
+    assert all(len(part) == size for part in found[:-1])
+    assert all(0 < len(part) <= size for part in found)
 
 
 def test_a_chunk_that_is_a_part_is_not_copied():
     """A part of one buffer is that buffer's memory."""
     data = np.zeros(3 * 16, np.uint8)
-    parts = [part.joined() for part in _parts([data[:16], data[16:]], 16)]
-    for number, part in enumerate(parts):
+    found = [part.joined() for part in parts([data[:16], data[16:]], PartSizes(sent=16))]
+    for number, part in enumerate(found):
         assert np.shares_memory(np.frombuffer(part, np.uint8), data[16 * number : 16 * number + 16])
 
 
@@ -90,17 +91,17 @@ def sparse(tmp_path, size):
 
 def test_a_very_large_stream_has_no_more_parts_than_a_store_takes(tmp_path):
     """480 GiB at 8 MiB a part would be 61,440 parts: they grow, so that 10,000 are enough, and stay below 5 GiB."""
-    parts = [part.nbytes for part in _parts([sparse(tmp_path, 480 << 30)], 8 * MIB)]
-    assert len(parts) <= 10_000
-    assert sum(parts) == 480 << 30
-    assert parts[:-1] == sorted(parts[:-1])
-    assert (parts[0], max(parts)) == (8 * MIB, 128 * MIB)
+    found = [part.nbytes for part in parts([sparse(tmp_path, 480 << 30)], PartSizes(sent=8 * MIB))]
+    assert len(found) <= 10_000
+    assert sum(found) == 480 << 30
+    assert found[:-1] == sorted(found[:-1])
+    assert (found[0], max(found)) == (8 * MIB, 128 * MIB)
 
 
 def test_no_part_is_larger_than_a_store_takes(tmp_path):
     """Also when the parts were asked to be large at first, none grows beyond 5 GiB."""
-    parts = _parts([sparse(tmp_path, 12 << 40)], 4 << 30)
-    assert max(part.nbytes for part in parts) == 5 << 30
+    found = parts([sparse(tmp_path, 12 << 40)], PartSizes(sent=4 << 30))
+    assert max(part.nbytes for part in found) == 5 << 30
 
 
 def test_a_stream_that_is_too_large_is_an_error_that_says_what_to_set(client):

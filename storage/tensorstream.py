@@ -1,0 +1,178 @@
+"""Tensor stream: the bytes of a tensor file, cut into chunks, hashed on their way, without what an older file has.
+
+Where there is nothing to compare with, a chunk is hashed while those before it are being sent. Where there is, tensors
+are hashed first: one whose digest is that of the older tensor is sent as `Held`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from .backend import Chunk, Held
+from .digest import Hasher, digest, finish
+from .manifest import Artifact
+
+LARGE = 1 << 20
+"""Bytes from which a tensor is a chunk, or several, by itself; and from which it is worth to hold some back."""
+
+_CHUNK = 8 << 20
+_IN_PLACE = 64 << 10
+"""Bytes from which it is worth to pass over some that are in place: the pages at their edges are written anyway."""
+
+Offsets = Mapping[str, tuple[int, int]]
+_Place = tuple[bool, int]
+"""Whether it is in place, in the spare file; and how much further behind the older file has it."""
+
+
+class Bytes(Protocol):
+    """A row of bytes that may be put together only where it is asked for: a memoryview is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> memoryview: ...
+
+
+class TensorStream:
+    """The stream of a tensor file. It can be gone through again, from its beginning."""
+
+    def __init__(
+        self,
+        header: bytes,
+        offsets: Offsets,
+        data: Bytes,
+        *,
+        base: Artifact | None = None,
+        spare: Artifact | None = None,
+    ) -> None:
+        """Take a file.
+
+        Args:
+            header: the bytes before the data.
+            offsets: name → begin and end in the data, in the order of the file.
+            data: the data.
+            base: the record of the file that `Held` bytes may be in.
+            spare: the record of the file that is written over.
+        """
+        self.base = base
+        self.nbytes = len(header) + len(data)
+        self.whole = Hasher()
+        self.digests: dict[str, str] = {}
+        """Of each tensor, when the stream has ended."""
+        self._header = header
+        self._offsets = offsets
+        self._data = data
+        self._spare = spare
+
+    def is_all_of(self, older: Artifact) -> bool:
+        """Say whether the file is, byte for byte, an older one. Cost: hashing up to the first tensor that is not."""
+        if (older.size, older.header_digest) != (self.nbytes, digest(self._header)):
+            return False
+        records = older.tensors or {}
+        return all(name in records and self._digest(name) == records[name].digest for name in self._offsets)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        self.whole = Hasher()
+        self.whole.update(self._header)
+        yield self._header
+        for names in self._groups():
+            if any(self._candidates(name) for name in names):
+                yield from self._compared(names)
+            else:
+                yield from self._streamed(names)
+        for empty in self._offsets.keys() - self.digests.keys():
+            self.digests[empty] = digest(b"")
+
+    def _groups(self) -> Iterator[list[str]]:
+        """Yield the tensors in the order of the file: each large one by itself, small ones together."""
+        group: list[str] = []
+        length = 0
+        for name, (begin, end) in self._offsets.items():
+            if end - begin >= LARGE or length >= LARGE:
+                if group:
+                    yield group
+                group, length = [], 0
+            group.append(name)
+            length += end - begin
+        if group:
+            yield group
+
+    # ── nothing to compare with ───────────────────────────────────────────────────────────────────────────────────
+
+    def _streamed(self, names: list[str]) -> Iterator[memoryview]:
+        """Yield the tensors of a group, each chunk hashed just before: twice, but the second time in the cache."""
+        low, high = self._span(names)
+        hasher, place = Hasher(), 0
+        for begin, end in _chunks(low, high):
+            chunk = self._data[begin:end]
+            self.whole.update(chunk)
+            while place < len(names) and self._offsets[names[place]][0] < end:
+                first, last = self._offsets[names[place]]
+                hasher.update(chunk[max(first, begin) - begin : min(last, end) - begin])
+                if last > end:
+                    break
+                self.digests[names[place]] = finish(hasher)
+                hasher, place = Hasher(), place + 1
+            yield chunk
+
+    # ── something to compare with ─────────────────────────────────────────────────────────────────────────────────
+
+    def _compared(self, names: list[str]) -> Iterator[Chunk]:
+        """Yield the tensors of a group, those next to each other that are held by the same file as one."""
+        found = [(place, list(group)) for place, group in itertools.groupby(names, self._place)]
+        worth = [(place if self._is_worth(place, run) else None, run) for place, run in found]
+        for place, runs in itertools.groupby(worth, lambda entry: entry[0]):
+            low, high = self._span([name for _, run in runs for name in run])
+            if place is not None and high > low:
+                data = self._data[low:high]
+                self._hash(data)
+                in_place, further = place
+                yield Held(data=data, begin=len(self._header) + low + further, in_place=in_place)
+                continue
+            for begin, end in _chunks(low, high):
+                chunk = self._data[begin:end]
+                self.whole.update(chunk)
+                yield chunk
+
+    def _place(self, name: str) -> _Place | None:
+        """Return where an older file has a tensor with this very content, or None."""
+        mine = self._digest(name)
+        return next((place for place, there in self._candidates(name) if there == mine), None)
+
+    def _candidates(self, name: str) -> list[tuple[_Place, str]]:
+        """Return where an older file has a tensor of this name and size, with its digest; in place if possible."""
+        begin, end = self._offsets[name]
+        found = []
+        for in_place, older in ((True, self._spare), (False, self.base)):
+            record = (older.tensors or {}).get(name) if older is not None else None
+            if older is None or record is None or record.offsets[1] - record.offsets[0] != end - begin:
+                continue
+            further = (older.data_start or 0) + record.offsets[0] - len(self._header) - begin
+            if not in_place or not further:
+                found.append(((in_place, further), record.digest))
+        return found
+
+    def _is_worth(self, place: _Place | None, names: list[str]) -> bool:
+        low, high = self._span(names)
+        return place is not None and high - low >= (_IN_PLACE if place[0] else LARGE)
+
+    def _digest(self, name: str) -> str:
+        if name not in self.digests:
+            hasher = Hasher()
+            for begin, end in _chunks(*self._offsets[name]):
+                hasher.update(self._data[begin:end])
+            self.digests[name] = finish(hasher)
+        return self.digests[name]
+
+    def _hash(self, data: memoryview) -> None:
+        for begin, end in _chunks(0, len(data)):
+            self.whole.update(data[begin:end])
+
+    def _span(self, names: list[str]) -> tuple[int, int]:
+        return self._offsets[names[0]][0], self._offsets[names[-1]][1]
+
+
+def _chunks(low: int, high: int) -> Iterator[tuple[int, int]]:
+    for begin in range(low, high, _CHUNK):
+        yield begin, min(begin + _CHUNK, high)
