@@ -7,9 +7,10 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := $(VENV)/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-bucket test test-all test-fast lint format bench bench-bucket clean
+.PHONY: help demo demo-bucket test test-all test-fast lint format bench bench-quick bench-bucket clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,8 +53,16 @@ lint: $(READY)   ## ruff and mypy
 format: $(READY)   ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(READY)   ## compare with torch.save, safetensors and Keras, side by side
+$(PEERS): $(READY)
+	@echo "── installing what is compared: Orbax and Lightning (once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[bench]"
+	@touch $(PEERS)
+
+bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (some ten minutes)
 	@$(BIN)/python benchmarks/run.py
+
+bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
+	@$(BIN)/python benchmarks/run.py --quick
 
 bench-bucket: $(READY)   ## the same for buckets, with s3fs, boto3, obstore, torch.save, DCP and gcsfs (some ten minutes)
 	@$(BIN)/python benchmarks/buckets.py

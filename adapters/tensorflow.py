@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,11 +58,12 @@ def restore(obj: Any, state: Any) -> None:
 
 def tensor(value: Any, path: str) -> TensorSource | None:
     """Return how to read a dense tensor or variable; it is held as it is now, assigning later does not reach it."""
-    if not isinstance(value, tf.Tensor | tf.Variable):
+    read = _reader(type(value))
+    if read is None:
         if isinstance(value, tf.SparseTensor | tf.RaggedTensor | tf.IndexedSlices):
             raise UnsupportedStateError(path, value, why="is not a dense tensor, and only those are saved")
         return None
-    held = value.read_value() if isinstance(value, tf.Variable) else value
+    held = read(value)
     if not hasattr(held, "numpy"):
         raise UnsupportedStateError(path, value, why="is symbolic: it has no value outside of its tf.function")
     logical, shape = None, tuple(held.shape)
@@ -114,6 +117,20 @@ def restore_rng(state: Any) -> None:
 
 
 # ── helpers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@functools.cache
+def _reader(kind: type) -> Callable[[Any], Any] | None:
+    """Return what gives the present value of a variable or a tensor of this class; None if it is neither.
+
+    Asked once for each class, and a plain variable read by the bare operation: `read_value` takes long.
+    """
+    if issubclass(kind, tf.Variable):
+        plain = next((base for base in kind.__mro__ if base.__name__ == "BaseResourceVariable"), None)
+        if plain is not None and kind.read_value is plain.read_value:
+            return lambda variable: tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+        return lambda variable: variable.read_value()
+    return (lambda tensor: tensor) if issubclass(kind, tf.Tensor) else None
 
 
 def _readable(held: Any) -> Any:

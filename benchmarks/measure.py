@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.table import Table
 
-console = Console(width=120)
+console = Console(width=140, record=True)
 
 
 def interleaved(

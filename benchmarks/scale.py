@@ -1,4 +1,7 @@
-"""How cost grows: many small tensors in one state, many checkpoints in one run."""
+"""How cost grows: many small tensors in one state, many checkpoints in one run.
+
+A program of its own: `python benchmarks/scale.py FOLDER`.
+"""
 
 from __future__ import annotations
 
@@ -102,3 +105,7 @@ def import_time() -> bool:
 
 def run(folder: Path) -> bool:
     return all([many_tensors(folder), many_checkpoints(folder), import_time()])
+
+
+if __name__ == "__main__":
+    raise SystemExit(0 if run(Path(sys.argv[1])) else 1)

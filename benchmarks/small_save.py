@@ -1,10 +1,18 @@
-"""What a small checkpoint costs, all of it durable: the digits MLP with Adam, against torch.save and Keras."""
+"""What a small checkpoint costs, all of it durable: the digits MLP with Adam, against torch.save and Keras.
+
+A program of its own: `python benchmarks/small_save.py FOLDER`.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import sys
 from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import keras
 import numpy as np
@@ -106,3 +114,7 @@ def run(folder: Path) -> bool:
         verdict("less than half of model.save('.keras')", held=to_keras < 0.5, figure=f"{to_keras:.2f}×"),
     ]
     return all(held)
+
+
+if __name__ == "__main__":
+    raise SystemExit(0 if run(Path(sys.argv[1])) else 1)

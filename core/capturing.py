@@ -65,7 +65,7 @@ class Capturing:
             if leaves is not None:
                 same = leaves is form.leaves and form.sources is not None
                 sources = form.sources if same and form.sources is not None else _sources(leaves)
-                if not same:
+                if not same and any(leaf.source is not None and leaf.source.serves is not None for leaf in leaves):
                     self._form = _form(outline, leaves, sources, form.metadata, form.memo)
                 return CapturedState(
                     name=self.name,

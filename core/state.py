@@ -7,7 +7,7 @@ Three kinds of object are taken: those an adapter knows; those with `state_dict(
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -52,7 +52,7 @@ class Leaf:
 
     def of(self, value: Any, source: TensorSource | None) -> Leaf:
         """Return the same place with another tensor of the same facts, or none."""
-        return replace(self, value=value, source=source)
+        return Leaf(path=self.path, tag=self.tag, stored=self.stored, facts=self.facts, value=value, source=source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ...core.overlap import settle_all
 
-_OWNED: weakref.WeakKeyDictionary[torch.optim.Optimizer, frozenset[int]] = weakref.WeakKeyDictionary()
-"""The tensors of each optimizer, by `id`, as of its last capture."""
-_fenced: frozenset[int] = frozenset()
+_Fenced = dict[int, tuple["weakref.ref[torch.Tensor]", "weakref.ref[torch.optim.Optimizer]"]]
+"""By `id`, which Python gives out again: whose it was and the optimizer must be there still."""
+_OWNED: weakref.WeakKeyDictionary[torch.optim.Optimizer, _Fenced] = weakref.WeakKeyDictionary()
+"""The tensors of each optimizer, as of its last capture."""
+_fenced: _Fenced = {}
 """Those of all."""
 
 
@@ -30,11 +32,17 @@ def watch(optimizer: torch.optim.Optimizer) -> None:
     if not hooked or any(group.get("capturable") for group in optimizer.param_groups):
         _OWNED.pop(optimizer, None)
     else:
-        owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        owner = weakref.ref(optimizer)
+        owned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for state in optimizer.state.values():
-            owned.update([id(value) for value in state.values() if isinstance(value, torch.Tensor)])
-        _OWNED[optimizer] = frozenset(owned)
-    _fenced = frozenset().union(*_OWNED.values())
+            owned += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        _OWNED[optimizer] = {id(tensor): (weakref.ref(tensor), owner) for tensor in owned}
+    _fenced = {key: owned for fenced in _OWNED.values() for key, owned in fenced.items()}
+
+
+def _is_fenced(tensor: torch.Tensor) -> bool:
+    found = _fenced.get(id(tensor))
+    return found is not None and found[0]() is tensor and found[1]() is not None
 
 
 def may_guard(tensor: torch.Tensor) -> bool:
@@ -44,12 +52,12 @@ def may_guard(tensor: torch.Tensor) -> bool:
 
 def version(tensor: torch.Tensor) -> int | None:
     """Return how often a tensor was changed, as far as PyTorch counts; None if no fence protects it."""
-    return tensor._version if id(tensor) in _fenced else None  # noqa: SLF001 - there is no other way to it
+    return tensor._version if _is_fenced(tensor) else None  # noqa: SLF001 - there is no other way to it
 
 
 def rests(tensor: torch.Tensor) -> int | None:
     """Return how often a frozen parameter was changed, as far as PyTorch counts; None if it is not frozen."""
-    frozen = not tensor.requires_grad and id(tensor) not in _fenced
+    frozen = not tensor.requires_grad and not _is_fenced(tensor)
     return tensor._version if frozen else None  # noqa: SLF001 - as above
 
 

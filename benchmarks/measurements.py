@@ -1,0 +1,136 @@
+"""What is measured of one saver on one training; each method is one turn and returns samples by name."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import cost
+from models import Training
+from savers import Saver
+
+Samples = dict[str, list[float]]
+"""Seconds or bytes, by the name of what was measured."""
+
+BLOCK, DENSE_BLOCK = 10, 5
+"""Steps that are timed together: saving the first of them, or each."""
+
+MANY = 200
+"""Saves that must not make the peak grow."""
+
+
+class Measurements:
+    """Belongs to a process of its own. The state changes before each save, so that none can be left out."""
+
+    def __init__(self, training: Training, saver: Saver) -> None:
+        self._training = training
+        self._saver = saver
+        training.watch()
+        training.step()
+        training.rest()
+        cost.forget_peak()
+        self._held = cost.resident()
+        training.step()
+        self._peak = cost.peak()
+        for _ in range(2):  # the second one finds a file to recycle, and memory that was used before
+            self.save()
+
+    def save(self) -> Samples:
+        """Save while nothing else happens, and wait until that is durable."""
+        self._training.step()
+        self._training.rest()
+        watch = cost.Stopwatch()
+        self._saver.save()
+        returned = watch.lap()
+        self._saver.finish()
+        found = watch.stop()
+        self._saver.tidy()
+        return {
+            "call": [returned],
+            "total": [found.seconds],
+            "cpu": [found.cpu],
+            "written": [float(found.written)],
+        }
+
+    def size(self) -> Samples:
+        """Say how large the state is."""
+        return {"nbytes": [float(self._training.nbytes)]}
+
+    def memory(self) -> Samples:
+        """Save as `save` does: how far the peak rises above what was held before the first save."""
+        self._training.step()
+        self._training.rest()
+        cost.forget_peak()
+        self._saver.save()
+        self._saver.finish()
+        self._saver.tidy()
+        return {"memory": [float(cost.peak() - self._held)]}
+
+    def restore(self) -> Samples:
+        """Read the newest checkpoint back from the disk, not from the page cache."""
+        cost.forget_pages(self._saver.folder)
+        watch = cost.Stopwatch()
+        self._saver.restore()
+        return {"restore": [watch.stop().seconds]}
+
+    def blocked(self) -> Samples:
+        """Save within a training: how long the call holds it, and how long the next update waits for a copy."""
+        begin = time.perf_counter()
+        self._training.step()
+        step = time.perf_counter() - begin
+        begin = time.perf_counter()
+        self._saver.save()
+        call = time.perf_counter() - begin
+        wait = self._training.step(self._saver.fence)
+        self._saver.finish()
+        self._saver.tidy()
+        return {"blocked": [call + wait], "wait": [wait], "step": [step]}
+
+    def overhead(self) -> Samples:
+        """Train ten steps without saving, and ten of which the first is saved."""
+        return {
+            "plain_10": [self._block(BLOCK, every=None)],
+            "every_10": [self._block(BLOCK, every=BLOCK)],
+        }
+
+    def every_step(self) -> Samples:
+        """Train some steps without saving, and as many of which each is saved, one save after the other."""
+        return {
+            "plain_1": [self._block(DENSE_BLOCK, every=None)],
+            "every_1": [self._block(DENSE_BLOCK, every=1)],
+        }
+
+    def many_saves(self) -> Samples:
+        """Save 200 times while training goes on: how far the peak rises above that of a step before the first save."""
+        cost.forget_peak()
+        self._steps(MANY, every=1)
+        return {"peak_200": [float(cost.peak() - self._peak)]}
+
+    def _block(self, count: int, *, every: int | None) -> float:
+        """Return seconds for each step of a block; what is still being written after it is not waited for."""
+        begin = time.perf_counter()
+        self._steps(count, every=every)
+        seconds = (time.perf_counter() - begin) / count
+        if every is not None:
+            self._saver.finish()
+            self._saver.tidy()
+        return seconds
+
+    def _steps(self, count: int, *, every: int | None) -> None:
+        saving = False
+        for number in range(count):
+            self._training.step(self._saver.fence if saving else lambda: None)
+            if every is not None and number % every == 0:
+                if saving:
+                    self._saver.join()
+                self._saver.save()
+                saving = True
+
+
+def prepared(saver: str, model: str, folder: Path) -> Measurements:
+    """Build and warm up: the two have names in `cases`."""
+    from cases import SAVERS, class_of
+    from models import MODELS
+
+    training = MODELS[model]()
+    return Measurements(training, class_of(SAVERS[saver])(training, folder))
