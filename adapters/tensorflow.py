@@ -58,7 +58,8 @@ def restore(obj: Any, state: Any) -> None:
 
 def tensor(value: Any, path: str) -> TensorSource | None:
     """Return how to read a dense tensor or variable; it is held as it is now, assigning later does not reach it."""
-    read = _reader(type(value))
+    kind: Any = type(value)
+    read = _reader(kind)
     if read is None:
         if isinstance(value, tf.SparseTensor | tf.RaggedTensor | tf.IndexedSlices):
             raise UnsupportedStateError(path, value, why="is not a dense tensor, and only those are saved")
@@ -120,7 +121,7 @@ def restore_rng(state: Any) -> None:
 
 
 @functools.cache
-def _reader(kind: type) -> Callable[[Any], Any] | None:
+def _reader(kind: Any) -> Callable[[Any], Any] | None:
     """Return what gives the present value of a variable or a tensor of this class; None if it is neither.
 
     Asked once for each class, and a plain variable read by the bare operation: `read_value` takes long.

@@ -104,9 +104,10 @@ def freeze(value: Any, outline: list[Any], tensors: list[Any], depth: int = 0) -
         if kind in _MAPPINGS:
             return kind(zip(value, items, strict=True))
         return deque(items, value.maxlen) if kind is deque else kind(items)
-    outline.append(Any)
     if kind in _COPIED:
+        outline.append(kind)
         return kind(value)
+    outline.append(Any)
     tensors.append(value)
     return value
 
