@@ -47,19 +47,26 @@ class Overlap:
 
     def copy(self) -> None:
         """Copy what is to be copied; runs beside training."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return
+        copies = snapshot.copies
         try:
-            copies = self._snapshot.copies if self._snapshot is not None else ()
             with contextlib.ExitStack() as stack:
                 for moment in self._moments:
                     stack.enter_context(moment.copying())
                 for copy in copies:
                     copy.make()
+                    if not self._moments:  # what is on its way from an accelerator is only queued
+                        snapshot.arriving[id(copy.region)].arrived(copy.end)
             self._torn = any(copy.is_torn() for copy in copies)
         except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             self._error = error
         self._copied.set()  # from here on a step may be queued behind the copies
         if not self._torn:
             self._finish()
+        for arriving in snapshot.arriving.values():
+            arriving.finish(failed=self._error is not None)
 
     def settle(self, *, wait: bool = True) -> None:
         """Return when training may change the tensors. Without `wait`, do only what cannot wait any longer."""
@@ -71,11 +78,20 @@ class Overlap:
         if self._torn:
             self._retake()
 
+    def begun(self) -> Snapshot:
+        """Return the snapshot as soon as writing may begin; what is written counts only if `result` is the same."""
+        snapshot = self._snapshot
+        if snapshot is None or not snapshot.can_be_written:
+            self._settled.wait()
+            self._raise()
+            snapshot = self._snapshot
+        assert snapshot is not None
+        return snapshot
+
     def result(self) -> Snapshot:
         """Wait until all is copied, and return it, once: nobody else is to keep it alive."""
         self._settled.wait()
-        if self._error is not None:
-            raise self._error
+        self._raise()
         found, self._snapshot = self._snapshot, None
         assert found is not None
         return found
@@ -85,6 +101,10 @@ class Overlap:
         self._snapshot = None
         self._copied.set()
         self._end()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def _finish(self) -> None:
         try:

@@ -21,7 +21,9 @@ from ..storage.commit import BytesDraft, Draft, LinkDraft
 from ..storage.layout import STATE_FILE, checkpoint_name, data_key
 from ..storage.manifest import Artifact, CheckpointInfo, Manifest, Score
 from ..storage.run_writer import RunWriter
+from .arriving import BrokenOffError
 from .mirroring import Mirroring
+from .overlap import Overlap
 from .policy import CheckpointPolicy
 from .position import Position
 from .preflight import space_needed
@@ -79,53 +81,70 @@ class Saver:
             return self.checkpoints[-1].name
         return "one whose manifest is damaged" if self.run.next_sequence > 1 else None
 
-    def save(self, request: SaveRequest, snapshot: Snapshot) -> None:
+    def save(self, request: SaveRequest, overlap: Overlap) -> None:
         """Write, commit, then retire what the policy no longer keeps.
+
+        Writing begins while the snapshot is still being copied; if it had to be taken again, what was written is
+        deleted, and the new one is written.
 
         Raises:
             KeepbestError: nothing was committed, and nothing older was touched.
         """
-        with progress.task("save", request.name, snapshot.nbytes):
-            self._save(request, snapshot)
+        begun = overlap.begun()
+        with progress.task("save", request.name, begun.nbytes):
+            self._check_space(begun.nbytes)
+            self._save(request, overlap, begun)
 
-    def _save(self, request: SaveRequest, snapshot: Snapshot) -> None:
-        self._check_space(snapshot.nbytes)
+    def _save(self, request: SaveRequest, overlap: Overlap, begun: Snapshot) -> None:
         parent = self.parent
-        weights: Mapping[str, Artifact] = {}
         if self._policy.best_contents == "weights" and any(score.value is not None for score in request.scores):
+            snapshot = overlap.result()
             weights = self._commit_weights(request, snapshot.weights_only(), parent)
-        drafts: list[Draft] = [
-            LinkDraft(
-                file=draft.file, source=data_key(_weights_name(request), draft.file), artifact=weights[draft.file]
-            )
-            if draft.file in weights
-            else draft
-            for draft in snapshot.files
-        ]
-        self._commit(request, request.name, request.write_id, drafts, snapshot, parent, complete=True)
+            artifacts = self._write(request.name, snapshot, request.training, _linked(request, snapshot, weights))
+        else:
+            artifacts = self._write_early(request, overlap, begun)
+        self._commit(request, request.name, request.write_id, artifacts, parent, complete=True)
         self.parent = self.run.next_sequence - 1
         self.tidy()
         if self.mirroring is not None:
             self.mirroring.offer(self.run.checkpoints)
 
+    def _write_early(self, request: SaveRequest, overlap: Overlap, begun: Snapshot) -> Mapping[str, Artifact]:
+        name, training = request.name, request.training
+        try:
+            artifacts = self._write(name, begun, training, begun.files)
+        except BrokenOffError:
+            overlap.result()  # raises what broke it off
+            raise
+        snapshot = overlap.result()
+        if snapshot is not begun:
+            self.run.discard(name, artifacts)
+            artifacts = self._write(name, snapshot, training, snapshot.files)
+        return artifacts
+
+    def _write(
+        self, name: str, snapshot: Snapshot, training: Mapping[str, Any], drafts: Sequence[Draft]
+    ) -> Mapping[str, Artifact]:
+        state = BytesDraft(file=STATE_FILE, data=statefile.dump(snapshot.objects, training))
+        return self.run.write(name, [*drafts, state])
+
     def _commit_weights(self, request: SaveRequest, part: Snapshot, parent: int | None) -> Mapping[str, Artifact]:
         """Commit the weights by themselves, so that the best can stay when the complete checkpoint goes."""
         name = _weights_name(request)
-        return self._commit(request, name, uuid.uuid4().hex, list(part.files), part, parent, complete=False)
+        artifacts = self._write(name, part, request.training, part.files)
+        self._commit(request, name, uuid.uuid4().hex, artifacts, parent, complete=False)
+        return artifacts
 
-    def _commit(  # noqa: PLR0913, PLR0917 - one commit has these facts
+    def _commit(  # noqa: PLR0913 - one commit has these facts
         self,
         request: SaveRequest,
         name: str,
         write_id: str,
-        drafts: list[Draft],
-        snapshot: Snapshot,
+        artifacts: Mapping[str, Artifact],
         parent: int | None,
         *,
         complete: bool,
-    ) -> Mapping[str, Artifact]:
-        state = BytesDraft(file=STATE_FILE, data=statefile.dump(snapshot.objects, request.training))
-        artifacts = self.run.write(name, [*drafts, state])
+    ) -> None:
         manifest = Manifest(
             sequence=self.run.next_sequence,
             write_id=write_id,
@@ -143,7 +162,6 @@ class Saver:
             versions=versions(),
         )
         self.run.commit(manifest)
-        return artifacts
 
     def _check_space(self, nbytes: int) -> None:
         """At the first save, when the optimizer has all its state, look once more whether the rest will fit."""
@@ -173,6 +191,17 @@ class Saver:
         """Retire what was left for the mirror's sake, once nothing is uploaded any more."""
         if self._spared:
             self.tidy()
+
+
+def _linked(request: SaveRequest, snapshot: Snapshot, weights: Mapping[str, Artifact]) -> list[Draft]:
+    """Return the files of a snapshot, and links in place of those that its weights were committed with."""
+    name = _weights_name(request)
+    return [
+        LinkDraft(file=draft.file, source=data_key(name, draft.file), artifact=weights[draft.file])
+        if draft.file in weights
+        else draft
+        for draft in snapshot.files
+    ]
 
 
 def _weights_name(request: SaveRequest) -> str:

@@ -9,7 +9,7 @@ snapshot before has it, and compared while training goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..storage.statefile import ObjectRecord, Role
 from ..storage.tensorfile import TensorFilePlan, TensorSpec
 from ..storage.typedjson import Json
 from . import rng
+from .arriving import Arriving
 from .capturing import Capturing
 from .copies import Copy, Resting
 from .live import LiveTensors
@@ -51,6 +52,14 @@ class Snapshot:
     files: tuple[TensorDraft, ...]
     copies: tuple[Copy, ...] = ()
     """What is still to be copied, while a fence holds up whatever changes it."""
+    arriving: Mapping[int, Arriving] = field(default_factory=dict)
+    """The data of files that copies are made to, by the `id` of the region: whoever reads it waits for them."""
+
+    @property
+    def can_be_written(self) -> bool:
+        """Writing may begin before all copies are made."""
+        awaited = {id(draft.data) for draft in self.files}
+        return all(id(arriving) in awaited for arriving in self.arriving.values())
 
     @property
     def objects(self) -> dict[str, ObjectRecord]:
@@ -145,7 +154,13 @@ class Snapshots:
             copies += found
             files.append(draft)
         later = self._resting.copy(copies, staging, overlap=overlap)
-        return Snapshot(drafts=drafts, files=tuple(files), copies=tuple(later))
+        arriving = _arriving(later)
+        return Snapshot(
+            drafts=drafts,
+            files=tuple(replace(file, data=arriving.get(id(file.data), file.data)) for file in files),
+            copies=tuple(later),
+            arriving=arriving,
+        )
 
     def distrust(self) -> None:
         """Take no tensor for what it was: one was changed, and nobody was told."""
@@ -201,6 +216,14 @@ def _stage(item: _Planned, region: memoryview) -> tuple[list[Copy], TensorDraft]
         for name, source in sources.items()
     }
     return copies, _draft(item, places)
+
+
+def _arriving(later: Sequence[Copy]) -> dict[int, Arriving]:
+    """Return what waits for the copies to each region, by its `id`."""
+    first: dict[int, Copy] = {}
+    for copy in later:
+        first.setdefault(id(copy.region), copy)
+    return {key: Arriving(copy.region, copy.begin) for key, copy in first.items()}
 
 
 def _same(target: memoryview) -> memoryview:

@@ -11,7 +11,6 @@ from ..errors import SaveFailedError
 from ..storage import progress
 from .overlap import Overlap
 from .pace import Pace
-from .snapshot import Snapshot
 
 
 class SaveHandle:
@@ -94,12 +93,12 @@ class Writer:
         self._last: SaveHandle | None = None
         self._copying: Future[None] | None = None
 
-    def submit(self, checkpoint: str, overlap: Overlap, write: Callable[[Snapshot], None]) -> SaveHandle:
+    def submit(self, checkpoint: str, overlap: Overlap, write: Callable[[Overlap], None]) -> SaveHandle:
         """Start copying, then writing. The save before it must have ended: call `wait` first."""
         assert not self.busy
         if not overlap.settled:
             self._copying = self._copier.submit(overlap.copy)
-        future = self._executor.submit(lambda: write(overlap.result()))
+        future = self._executor.submit(write, overlap)
         self._last = SaveHandle(checkpoint, future, overlap)
         return self._last
 

@@ -68,6 +68,10 @@ class RunWriter:
         )
         return artifacts
 
+    def discard(self, name: str, files: Iterable[str]) -> None:
+        """Delete what was written of a checkpoint and will not be committed."""
+        commit.discard(self.backend, name, files)
+
     def commit(self, manifest: Manifest) -> CheckpointInfo:
         """Make a written checkpoint visible; see `commit.commit` for the order and the errors."""
         if any((index_sequence(key) or 0) >= manifest.sequence for key in self._index_keys):
