@@ -27,7 +27,6 @@ COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[float], str]]] = {
 
 STEPS = {
     "saving every 10 steps": ("every_10", "plain_10"),
-    "saving every 5 steps": ("every_5", "plain_5"),
     "saving every step": ("every_1", "plain_1"),
 }
 """Blocks of steps with saving and without, by what is said of them."""
