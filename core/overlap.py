@@ -13,6 +13,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 
 from .snapshot import Snapshot
 
@@ -68,11 +69,10 @@ class Overlap:
         for arriving in snapshot.arriving.values():
             arriving.finish(failed=self._error is not None)
 
-    def settle(self, *, wait: bool = True) -> None:
-        """Return when training may change the tensors. Without `wait`, do only what cannot wait any longer."""
-        if self._settled.is_set() or not (wait or self._copied.is_set()):
+    def settle(self, timeout: float | None = None) -> None:
+        """Return when training may change the tensors, or after so many seconds; with 0 do only what cannot wait."""
+        if self._settled.is_set() or not self._copied.wait(timeout):
             return
-        self._copied.wait()
         for moment in self._moments:
             moment.hold_up()
         if self._torn:
@@ -89,12 +89,26 @@ class Overlap:
         return snapshot
 
     def result(self) -> Snapshot:
-        """Wait until all is copied, and return it, once: nobody else is to keep it alive."""
+        """Wait until all is copied, and return it, once: nobody else is to keep it alive.
+
+        Raises:
+            CancelledError: `cancel` came before.
+        """
         self._settled.wait()
-        self._raise()
-        found, self._snapshot = self._snapshot, None
+        with self._lock:
+            self._raise()
+            found, self._snapshot = self._snapshot, None
         assert found is not None
         return found
+
+    def cancel(self) -> bool:
+        """Let `result` raise, if it has not returned yet; returns whether that came in time."""
+        with self._lock:
+            if self._snapshot is None:
+                return False
+            self._error = CancelledError()
+            self._end()
+        return True
 
     def abandon(self) -> None:
         """Hold nothing up: nobody copies it, and nobody waits for the result."""

@@ -116,7 +116,11 @@ class Saver:
         except BrokenOffError:
             overlap.result()  # raises what broke it off
             raise
-        snapshot = overlap.result()
+        try:
+            snapshot = overlap.result()
+        except BaseException:
+            self.run.discard(name, artifacts)
+            raise
         if snapshot is not begun:
             self.run.discard(name, artifacts)
             artifacts = self._write(name, snapshot, training, snapshot.files)

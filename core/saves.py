@@ -120,7 +120,7 @@ class Saves:
         reasons = self._policy.decide(facts)
         if reasons and self._leaves_out(facts, reasons):
             return ()
-        if not reasons and self._superseded and not self._writer.busy:
+        if not reasons and self._superseded and (facts.event not in _PASSING or not self._writer.busy):
             reasons = self._superseded
         if reasons:
             self.save(reasons)
@@ -128,7 +128,7 @@ class Saves:
 
     def _leaves_out(self, facts: Facts, reasons: tuple[str, ...]) -> bool:
         """Say whether a save is not made because one is in flight; the best, and what is last, always is."""
-        if self._policy.on_busy == "wait" or facts.improved or facts.event not in ("epoch", "step"):
+        if self._policy.on_busy == "wait" or facts.improved or facts.event not in _PASSING:
             return False
         if not self._writer.busy:
             return False
@@ -223,7 +223,7 @@ class Saves:
             SaveFailedError: a save failed, and the policy does not say that training goes on.
         """
         if self._overlap is not None:
-            self._overlap.settle(wait=False)
+            self._overlap.settle(0)
         ended = self._writer.take_ended()
         self._tell_notices()
         if ended is None or ended.succeeded:
@@ -297,9 +297,12 @@ class Saves:
                 warn_caller(notices.pop(0))
 
 
+_PASSING = ("epoch", "step")
+"""Events that are followed by others."""
+
 _RETAKEN = (
-    "tensors were changed, by other means than a step of their optimizer, while a snapshot was copied, so it was taken "
-    "once more, as they were then. If that happens often, use Checkpointer(…, snapshot='copy')."
+    "tensors were changed by other means than a step of their optimizer, unnoticed or while a snapshot was copied, so it "
+    "was taken once more, as they were then. If that happens often, use Checkpointer(…, snapshot='copy')."
 )
 
 _OPEN: weakref.WeakSet[Saves] = weakref.WeakSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,14 +26,15 @@ class SaveHandle:
 
     def done(self) -> bool:
         """Say whether it has ended, well or not."""
+        self._overlap.settle(0)
         return self._future.done()
 
     def cancel(self) -> bool:
-        """Call it off if writing has not begun; returns whether that came in time."""
-        cancelled = self._future.cancel()
-        if cancelled:
+        """Call it off, unless all is written and only the commit is left; returns whether that came in time."""
+        if self._future.cancel():
             self._overlap.abandon()
-        return cancelled
+            return True
+        return not self._future.done() and self._overlap.cancel()
 
     def result(self, timeout: float | None = None) -> None:
         """Wait until the checkpoint is committed and durable.
@@ -47,6 +49,8 @@ class SaveHandle:
         """
         self._wait(timeout)
         error = self._future.exception(0)
+        if isinstance(error, futures.CancelledError):
+            raise error
         if error is not None:
             self._told.set()
             raise SaveFailedError(self.checkpoint, error) from error
@@ -57,9 +61,10 @@ class SaveHandle:
 
     def _wait(self, timeout: float | None) -> None:
         if not self._future.done():
-            self._overlap.settle()  # the writer may be waiting for that
+            begin = time.monotonic()
+            self._overlap.settle(timeout)  # the writer may be waiting for that
             with progress.waiting():
-                futures.wait([self._future], timeout)
+                futures.wait([self._future], timeout and max(0.0, timeout - (time.monotonic() - begin)))
 
     @property
     def succeeded(self) -> bool:
@@ -72,7 +77,11 @@ class SaveHandle:
             return None
         error = self._future.exception()
         self._told.set()
-        return None if error is None else SaveFailedError(self.checkpoint, error)
+        return (
+            None
+            if error is None or isinstance(error, futures.CancelledError)
+            else SaveFailedError(self.checkpoint, error)
+        )
 
 
 class Writer:

@@ -1,0 +1,366 @@
+"""Overlap: what happens to a snapshot that is being copied when tensors change by other means than a step, and worse."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+import uuid
+import warnings
+from collections import OrderedDict, defaultdict
+
+import pytest
+import torch
+from contracts.witness import Witness, before_each_copy, differences, hold_copier
+from torch import nn
+
+import keepbest
+from keepbest import Checkpointer, CheckpointPolicy
+from keepbest.adapters.torch import fence
+from keepbest.core.snapshot import Snapshots
+from keepbest.core.staging import Staging
+from keepbest.errors import SaveFailedError
+
+ALL = CheckpointPolicy(every_n_epochs=None, at_end=False, keep_all=True)
+CHANGED = "changed, by other means than"
+
+
+@pytest.fixture
+def url():
+    return f"memory://overlap-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def training():
+    """A model and its optimizer, after a step, and what makes the next."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+
+    def step():
+        optimizer.zero_grad()
+        model(torch.randn(8, 6)).square().mean().backward()
+        optimizer.step()
+
+    step()
+    return model, optimizer, step
+
+
+def copy_of(state):
+    """Return a second copy of a state dict."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: copy_of(value) for key, value in state.items()}
+    return [copy_of(value) for value in state] if isinstance(state, list) else state
+
+
+def holds(url, *, which=-1, **objects):
+    """Say whether a checkpoint of the run holds these states, bit for bit."""
+    found = sorted(keepbest.open_run(url).checkpoints(), key=lambda checkpoint: checkpoint.sequence)[which]
+    loaded = {name: found.load(name, framework="torch") for name in objects}
+    return not [place for name, state in objects.items() for place in differences(dict(state), loaded[name], name)]
+
+
+def told(caught, text=CHANGED):
+    return sum(text in str(warning.message) for warning in caught)
+
+
+def until(happened):
+    """Wait for what another thread does; a minute is as good as for ever."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+# ── changes by other means ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_other(model):
+    torch.manual_seed(9)
+    model.load_state_dict({key: torch.randn_like(value.float()).to(value.dtype) for key, value in
+                           model.state_dict().items()})  # fmt: skip
+
+
+@torch.no_grad()
+def add_in_place(model):
+    for parameter in model.parameters():
+        parameter.add_(1.0)
+
+
+CHANGES = [pytest.param(load_other, id="load_state_dict"), pytest.param(add_in_place, id="in-place")]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("then", ["result", "wait", "log_step", "save", "close", "step"])
+def test_a_snapshot_that_was_overtaken_is_taken_again_once(url, monkeypatch, training, change, then):
+    """The file is never torn: it is that of after the change; whatever comes next brings it about, and one warning."""
+    model, optimizer, step = training
+    free = hold_copier(monkeypatch)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+            handle = ckpt.save()
+            change(model)
+            free.set()
+            expected = copy_of(model.state_dict())
+            if then == "result":
+                handle.result(60)
+            elif then == "log_step":
+                until(ckpt._saves._overlap._copied.is_set)
+                ckpt.log_step()
+                until(handle.done)
+            elif then == "step":
+                model.eval()  # or forward changes the averages, which then are part of what is taken
+                step()
+            elif then != "close":
+                getattr(ckpt, then)()
+        assert told(caught) == len(caught) == 1
+    assert holds(url, which=0, model=expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda model, _: [setattr(p, "data", p.data + 1) for p in model.parameters()], id="data"),
+        pytest.param(lambda model, _: model.to(torch.float64), id="to"),
+        pytest.param(lambda _, optimizer: optimizer.load_state_dict(copy_of(optimizer.state_dict())), id="optimizer"),
+    ],
+)
+def test_tensors_that_are_replaced_change_no_snapshot(url, monkeypatch, training, change):
+    """Other memory under the same parameter leaves the snapshot as it was taken, and nobody is warned."""
+    model, optimizer, _ = training
+    free = hold_copier(monkeypatch)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        model_then, optimizer_then = copy_of(model.state_dict()), copy_of(optimizer.state_dict())
+        ckpt.save()
+        change(model, optimizer)
+        free.set()
+    assert holds(url, model=model_then, optimizer=optimizer_then)
+
+
+def test_after_a_replacement_the_next_save_has_the_new_tensors(url, training):
+    """What was put under a parameter, or into an optimizer, is what the next checkpoint holds."""
+    model, optimizer, step = training
+    with Witness(url, model=model, optimizer=optimizer) as witness:
+        witness.step()
+        for parameter in model.parameters():
+            parameter.data = parameter.data + 1
+        witness.step()
+        optimizer.load_state_dict(copy_of(optimizer.state_dict()))
+        step()
+        witness.step()
+        model[0].weight = nn.Parameter(torch.zeros(8, 6))
+        witness.step()
+        assert witness.differences() == []
+
+
+def test_a_forward_that_changes_weights_tears_nothing(url, monkeypatch):
+    """An embedding with `max_norm` scales its rows in forward: that is noticed, and the file is that of after it."""
+    torch.manual_seed(0)
+    model = nn.Embedding(8, 4, max_norm=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    free = hold_copier(monkeypatch)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        ckpt.save()
+        model(torch.arange(4))
+        free.set()
+        with pytest.warns(UserWarning, match=CHANGED):
+            ckpt.wait()
+    assert holds(url, model=copy_of(model.state_dict()))
+
+
+# ── failures ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
+def test_a_copy_that_fails_is_a_failed_save(url, monkeypatch, training, kind):
+    """Whatever befalls the copier, the save fails by name, training goes on, and the next save works."""
+    model, optimizer, step = training
+    failing = [kind("of the test")]
+
+    def fail():
+        if failing:
+            raise failing.pop()
+
+    before_each_copy(monkeypatch, fail)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        handle = ckpt.save()
+        step()
+        with pytest.raises(SaveFailedError) as caught:
+            handle.result(60)
+        assert isinstance(caught.value.__cause__, kind)
+        step()
+        expected = copy_of(model.state_dict())
+        ckpt.save().result(60)
+        step()
+    assert len(keepbest.open_run(url).checkpoints()) == 1
+    assert holds(url, model=expected)
+
+
+def test_a_snapshot_that_cannot_be_taken_again_is_a_failed_save(url, monkeypatch, training):
+    """What is no longer fit to be saved when the snapshot is taken again fails that save, not the step."""
+    model, optimizer, step = training
+    free, extra = hold_copier(monkeypatch), {"fine": 1}
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer, extra=extra) as ckpt:
+        handle = ckpt.save()
+        add_in_place(model)
+        extra["broken"] = object()
+        free.set()
+        step()
+        with pytest.raises(SaveFailedError, match=r"extra\.broken"):
+            handle.result(60)
+        del extra["broken"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ckpt.save().result(60)
+    assert len(keepbest.open_run(url).checkpoints()) == 1
+
+
+def test_a_copier_that_cannot_start_holds_up_no_step(url, monkeypatch, training):
+    """When no thread takes the copy, `save` raises, and the optimizer goes on."""
+    model, optimizer, step = training
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        with monkeypatch.context() as patch:
+            patch.setattr(ckpt._saves._writer._copier, "submit", refuse)
+            with pytest.raises(RuntimeError, match="can't start"):
+                ckpt.save()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)  # rather the end of all tests than a step that waits for ever
+        step()
+        signal.alarm(0)
+        ckpt.save().result(60)
+    assert len(keepbest.open_run(url).checkpoints()) == 1
+
+
+def test_a_cancelled_save_spoils_no_other(url, monkeypatch, training):
+    """After `cancel` the next snapshot has the staging for itself, though the copier was still at the cancelled one."""
+    model, optimizer, _ = training
+    free, writing = hold_copier(monkeypatch), threading.Event()
+    before, after = {"scores": torch.zeros(1)}, {"scores": torch.zeros(200_000)}
+    with Checkpointer(url, ALL, before=before, model=model, optimizer=optimizer, after=after) as ckpt:
+        ckpt._saves._writer._executor.submit(writing.wait, 60)  # or writing begins before it can be called off
+        assert ckpt.save().cancel()
+        before["scores"], after["scores"] = torch.arange(100_000.0), torch.zeros(1)  # lies where the model was to lie
+        expected = copy_of(before)
+        threading.Timer(0.2, free.set).start()  # while the next snapshot is taken, or soon after
+        ckpt.save()
+        writing.set()
+    assert holds(url, before=expected, model=copy_of(model.state_dict()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_waits_for_no_copier(url, monkeypatch, training):
+    """A child that is forked while a snapshot is copied may step; the parent's save is unharmed."""
+    model, _, step = training
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=False)  # OpenMP does not survive a fork
+    free = hold_copier(monkeypatch)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        expected = copy_of(model.state_dict())
+        ckpt.save()
+        child = os.fork()
+        if not child:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(30)
+            optimizer.step()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        free.set()
+        step()
+    assert status == 0
+    assert holds(url, model=expected)
+
+
+# ── what is fenced ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def copied_later(**objects):
+    """Return how many tensors a snapshot would leave to the copier."""
+    return len(Snapshots(objects).staged(Staging(), overlap=True).copies)
+
+
+def test_what_an_optimizer_owns_is_copied_later(training):
+    """Parameters, their averages and step counts are; buffers are not."""
+    model, optimizer, _ = training
+    count = len(list(model.parameters()))
+    assert copied_later(model=model, optimizer=optimizer) == 4 * count
+    assert copied_later(model=model) == count
+
+
+def test_steps_in_a_cuda_graph_are_not_relied_upon(training):
+    """With `capturable=True` the hook may not be called, so all is copied at once."""
+    model, optimizer, _ = training
+    optimizer.param_groups[0]["capturable"] = True
+    assert copied_later(model=model, optimizer=optimizer) == 0
+
+
+class Homemade(torch.optim.SGD):
+    """An optimizer that calls no constructor of PyTorch's, and so no hook before its step."""
+
+    def __init__(self, parameters):
+        self.defaults, self.state = {}, defaultdict(dict)
+        self.param_groups = [{"params": list(parameters), "lr": 0.1}]
+        self._optimizer_state_dict_pre_hooks = OrderedDict()
+        self._optimizer_state_dict_post_hooks = OrderedDict()
+
+    @torch.no_grad()
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.add_(parameter.grad, alpha=-0.1)
+
+
+def test_an_optimizer_without_hooks_is_not_relied_upon(url, monkeypatch):
+    """Its tensors are copied at once, so that its step, which nothing holds up, changes no snapshot."""
+    hold_copier(monkeypatch)
+    model = nn.Linear(3, 3)
+    optimizer = Homemade(model.parameters())
+    assert copied_later(model=model, optimizer=optimizer) == 0
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        expected = copy_of(model.state_dict())
+        ckpt.save()
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+    assert holds(url, model=expected)
+
+
+def test_with_copy_nothing_is_copied_later(url, monkeypatch, training):
+    """`snapshot="copy"` needs no fence: the tensors may change by any means as soon as `save` returns."""
+    model, optimizer, _ = training
+    hold_copier(monkeypatch)
+    with Checkpointer(url, ALL, snapshot="copy", model=model, optimizer=optimizer) as ckpt:
+        expected = copy_of(model.state_dict())
+        ckpt.save()
+        add_in_place(model)
+    assert holds(url, model=expected)
+
+
+def test_the_tensors_of_an_optimizer_that_is_gone_are_not_fenced(training):
+    """Nobody's step changes them, so whatever else does is not held up: they are copied at once."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert copied_later(model=model, optimizer=optimizer) == 2
+    del optimizer
+    gc.collect()
+    assert copied_later(model=model) == 0
+
+
+def test_a_tensor_in_the_place_of_a_fenced_one_is_not_taken_for_it():
+    """Python gives addresses out again: a buffer that lies where an optimizer's tensor lay is copied at once."""
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    fence.watch(optimizer)
+    optimizer.state.clear()
+    gc.collect()
+    others = [torch.zeros(3) for _ in range(10_000)]
+    assert [other for other in others if fence.version(other) is not None] == []

@@ -1,0 +1,198 @@
+"""Overlap: one snapshot being copied beside training, whoever waits for it, and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from keepbest.core import overlap as module
+from keepbest.core.overlap import Overlap, settle_all
+from keepbest.core.snapshot import Snapshots
+from keepbest.core.staging import Staging
+from keepbest.core.tensor import TensorSource
+
+
+class Counting:
+    """A tensor that a fence protects, and that counts its changes; `at` is called before it is copied."""
+
+    def __init__(self, at=lambda: None):
+        self.values, self.changes, self.at = np.zeros(100_000), 0, at
+
+    def set(self, value):
+        self.values[:] = value
+        self.changes += 1
+
+    def source(self, path):
+        def copy_into(target):
+            self.at()
+            np.copyto(np.frombuffer(target, np.float64), self.values)
+
+        return TensorSource(dtype="F64", shape=self.values.shape, copy_into=copy_into, version=lambda: self.changes)
+
+
+@pytest.fixture
+def overlapping(monkeypatch):
+    """Return what takes a snapshot of a tensor to be copied later, as its Overlap; none is left under way."""
+    from keepbest.core import state
+
+    find = state.source_of
+    monkeypatch.setattr(
+        "keepbest.core.state.source_of",
+        lambda path, leaf: ("numpy", leaf.source(path)) if isinstance(leaf, Counting) else find(path, leaf),
+    )
+    monkeypatch.setattr("keepbest.core.capturing.source_of", state.source_of)
+
+    def overlapping(tensor, again=None):
+        snapshots, staging = Snapshots({"held": {"x": tensor}}), Staging()
+        taken = snapshots.staged(staging, overlap=True)
+        return Overlap(taken, again or (lambda: snapshots.staged(staging, overlap=False)))
+
+    yield overlapping
+    module._UNDER_WAY.clear()
+
+
+def values(snapshot):
+    [draft] = snapshot.files
+    return set(np.frombuffer(draft.data[:], np.float64).tolist())
+
+
+def in_thread(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread
+
+
+def test_a_copy_that_nothing_disturbs_is_the_snapshot(overlapping):
+    """The bytes are those of the tensor, and nobody is held up afterwards."""
+    tensor = Counting()
+    tensor.set(3)
+    overlap = overlapping(tensor)
+    assert not overlap.settled
+    thread = in_thread(overlap.copy)
+    assert values(overlap.result()) == {3.0}
+    thread.join()
+    settle_all()
+    assert overlap.settled
+    assert not overlap.retaken
+
+
+def test_who_is_about_to_change_a_tensor_waits_for_the_copy(overlapping):
+    """`settle_all` returns when it is copied, in any number of threads."""
+    free, passed = threading.Event(), []
+    tensor = Counting(lambda: free.wait(60))
+    overlap = overlapping(tensor)
+    copier = in_thread(overlap.copy)
+    waiting = [in_thread(lambda: (settle_all(), passed.append(overlap.settled or overlap._copied.is_set())))
+               for _ in range(3)]  # fmt: skip
+    assert passed == []
+    free.set()
+    for thread in (copier, *waiting):
+        thread.join(60)
+    assert passed == [True] * 3
+    tensor.set(5)
+    assert values(overlap.result()) == {0.0}
+
+
+def test_a_torn_copy_is_taken_again_once(overlapping):
+    """However many threads come to it, one takes the snapshot again, and all go on after that."""
+    tensor, taken = Counting(), []
+    tensor.at = lambda: tensor.set(tensor.changes + 1) if not taken else None
+    overlap = overlapping(tensor)
+    again = overlap._again
+    overlap._again = lambda: (taken.append(1), again())[1]
+    overlap.copy()
+    assert not overlap.settled
+    threads = [in_thread(settle_all) for _ in range(4)]
+    for thread in threads:
+        thread.join(60)
+    assert taken == [1]
+    assert overlap.retaken
+    assert values(overlap.result()) == {1.0}
+
+
+def test_without_waiting_only_what_is_due_is_done(overlapping):
+    """`settle(wait=False)` returns at once while the copy runs, and takes a torn one again when it has run."""
+    tensor = Counting()
+    overlap = overlapping(tensor)
+    overlap.settle(wait=False)
+    assert not overlap.settled
+    tensor.set(1)
+    overlap.copy()
+    overlap.settle(wait=False)
+    assert overlap.settled
+    assert overlap.retaken
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit], ids=lambda kind: kind.__name__)
+def test_a_copy_that_fails_holds_nobody_up(overlapping, kind):
+    """Whatever the copier meets, steps go on, and whoever asks for the result is told."""
+
+    def fail():
+        raise kind("of the test")
+
+    overlap = overlapping(Counting(fail))
+    overlap.copy()
+    settle_all()
+    with pytest.raises(kind, match="of the test"):
+        overlap.result()
+
+
+def test_a_second_try_that_fails_holds_nobody_up(overlapping):
+    """The step goes on, and whoever asks for the result is told."""
+
+    def again():
+        raise ValueError("of the test")
+
+    tensor = Counting()
+    overlap = overlapping(tensor, again)
+    tensor.set(1)
+    overlap.copy()
+    settle_all()
+    with pytest.raises(ValueError, match="of the test"):
+        overlap.result()
+
+
+def test_an_interrupted_second_try_is_made_again(overlapping):
+    """Ctrl-C in it ends the step, not the protection: the next step takes the snapshot."""
+    tensor, interrupted = Counting(), []
+    overlap = overlapping(tensor)
+    again = overlap._again
+
+    def once():
+        if not interrupted:
+            interrupted.append(1)
+            raise KeyboardInterrupt
+        return again()
+
+    overlap._again = once
+    tensor.set(1)
+    overlap.copy()
+    with pytest.raises(KeyboardInterrupt):
+        settle_all()
+    assert not overlap.settled
+    settle_all()
+    assert values(overlap.result()) == {1.0}
+
+
+def test_one_that_was_abandoned_holds_nobody_up(overlapping):
+    """Where no thread could be had that copies it, steps go on, and a copier that comes late copies nothing."""
+    overlap = overlapping(Counting(lambda: pytest.fail("copied")))
+    overlap.abandon()
+    settle_all()
+    overlap.copy()
+    assert overlap.settled
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_nothing_to_wait_for(overlapping):
+    """The copier does not live on in a child, so nothing there waits for it."""
+    overlap = overlapping(Counting())
+    child = os.fork()
+    if not child:
+        os._exit(len(module._UNDER_WAY))
+    assert os.waitpid(child, 0)[1] == 0
+    assert overlap in module._UNDER_WAY
