@@ -301,8 +301,8 @@ _PASSING = ("epoch", "step")
 """Events that are followed by others."""
 
 _RETAKEN = (
-    "tensors were changed by other means than a step of their optimizer, unnoticed or while a snapshot was copied, so it "
-    "was taken once more, as they were then. If that happens often, use Checkpointer(…, snapshot='copy')."
+    "tensors were changed by other means than a step of their optimizer while a snapshot was copied, or unnoticed "
+    "before. It was taken once more, as they were then. If that happens often, use Checkpointer(…, snapshot='copy')."
 )
 
 _OPEN: weakref.WeakSet[Saves] = weakref.WeakSet()

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-import numpy as np
-
 from . import progress
 from .backend import Buffer, Chunk, Held
 
@@ -162,6 +160,8 @@ class _Writer:
         view = memoryview(data).cast("B")
         if not view:
             return
+        import numpy as np  # noqa: PLC0415 - who only looks at a run does without
+
         address = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
         if not (self._run.length and address == self._run.address + self._run.length):
             self._end_run()

@@ -4,6 +4,7 @@ import pytest
 
 import keepbest as library
 from keepbest.cli import app
+from keepbest.storage.backend import open_backend
 
 
 def test_version_names_the_library(keepbest):
@@ -87,11 +88,11 @@ def test_storage_options_reach_the_backend_with_their_types(keepbest, local_run,
 
     seen = {}
 
-    def spy(url, *, storage_options):
+    def spy(url, storage_options):
         seen.update(storage_options)
-        return library.open_run(url)
+        return open_backend(url)
 
-    monkeypatch.setattr(ls, "open_run", spy)
+    monkeypatch.setattr(ls, "open_backend", spy)
     options = ["anon=true", "key=123", 'client_kwargs={"endpoint_url": "http://x"}', "empty=", "padded=a=b", "token={}"]
     assert keepbest("ls", local_run, *(word for option in options for word in ("--storage-option", option))).code == 0
     assert seen == {

@@ -114,14 +114,14 @@ def test_a_torn_copy_is_taken_again_once(overlapping):
 
 
 def test_without_waiting_only_what_is_due_is_done(overlapping):
-    """`settle(wait=False)` returns at once while the copy runs, and takes a torn one again when it has run."""
+    """`settle(0)` returns at once while the copy runs, and takes a torn one again when it has run."""
     tensor = Counting()
     overlap = overlapping(tensor)
-    overlap.settle(wait=False)
+    overlap.settle(0)
     assert not overlap.settled
     tensor.set(1)
     overlap.copy()
-    overlap.settle(wait=False)
+    overlap.settle(0)
     assert overlap.settled
     assert overlap.retaken
 
