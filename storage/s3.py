@@ -8,6 +8,7 @@ objects, and cache listings.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import os
 import time
@@ -88,9 +89,29 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
     asked = {"skip_instance_cache": True, **options}  # the one of before has the credentials of before
     config |= asked.pop("config_kwargs", None) or {}
     try:
+        if "session" not in asked:
+            asked["session"] = _session({name: asked.pop(name) for name in _SESSION if name in asked})
         return s3fs.S3FileSystem(**asked, config_kwargs=config)
     except (TypeError, KeyError, ValueError) as error:
         raise ConfigError(f"storage_options do not fit s3fs: {text_of(error, Secrets('', options).hide)}.") from None
+
+
+def _session(options: Mapping[str, Any]) -> Any:
+    """Return a session that knows the services already: to parse their tables is most of what a new client takes."""
+    from aiobotocore.session import AioSession  # noqa: PLC0415 - comes with s3fs
+    from botocore.exceptions import ProfileNotFound  # noqa: PLC0415 - likewise
+
+    made = AioSession(**options)
+    with contextlib.suppress(ProfileNotFound):  # said with the first request, as everything about credentials
+        made.register_component("data_loader", _loader(made.get_config_variable("data_path")))
+    return made
+
+
+@functools.cache
+def _loader(data_path: str | None) -> Any:
+    from botocore.loaders import create_loader  # noqa: PLC0415 - comes with s3fs
+
+    return create_loader(data_path)
 
 
 @functools.cache
