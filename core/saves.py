@@ -120,7 +120,7 @@ class Saves:
         reasons = self._policy.decide(facts)
         if reasons and self._leaves_out(facts, reasons):
             return ()
-        if not reasons and self._superseded and (facts.event not in _PASSING or not self._writer.busy):
+        if not reasons and facts.event != "exception" and not (self._writer.busy and facts.event in _PASSING):
             reasons = self._superseded
         if reasons:
             self.save(reasons)

@@ -30,7 +30,7 @@ class SaveHandle:
         return self._future.done()
 
     def cancel(self) -> bool:
-        """Call it off, unless all is written and only the commit is left; returns whether that came in time."""
+        """Call it off; returns whether that came in time: before the commit, and before a second copy is written."""
         if self._future.cancel():
             self._overlap.abandon()
             return True

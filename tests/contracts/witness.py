@@ -58,20 +58,23 @@ def differences(one, other, path=""):
             yield f"{path}: {one.dtype} {tuple(one.shape)}, not {getattr(other, 'dtype', other)}"
         elif bits(one) != bits(other):
             yield path
-    elif isinstance(one, dict):
-        if not isinstance(other, dict) or list(one) != list(other):
-            yield f"{path}: other keys"
+    elif isinstance(one, dict | list | tuple):
+        mine, theirs = _items(one), _items(other) if _same_kind(one, other) else {}
+        if list(mine) != list(theirs):
+            yield f"{path}: other {'keys' if isinstance(one, dict) else 'items'}"
         else:
-            for key, value in one.items():
-                yield from differences(value, other[key], f"{path}.{key}")
-    elif isinstance(one, list | tuple):
-        if type(one) is not type(other) or len(one) != len(other):
-            yield f"{path}: other items"
-        else:
-            for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-                yield from differences(mine, theirs, f"{path}.{number}")
+            for key, value in mine.items():
+                yield from differences(value, theirs[key], f"{path}.{key}")
     elif type(one) is not type(other) or not (one == other or one != one):  # noqa: PLR0124 - NaN
         yield f"{path}: {one!r}, not {other!r}"
+
+
+def _same_kind(one, other):
+    return isinstance(other, dict) if isinstance(one, dict) else type(one) is type(other)
+
+
+def _items(container):
+    return container if isinstance(container, dict) else dict(enumerate(container))
 
 
 def bits(tensor):

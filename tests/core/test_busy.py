@@ -201,6 +201,40 @@ def test_the_end_is_always_saved(url, gate, on_busy):
     assert saved(url) == [1, 3]
 
 
+def test_what_was_superseded_is_saved_at_the_end(url, gate):
+    """What was put off is made at close though the writer is still busy, and the policy saves nothing at the end."""
+    with Training(url, policy("supersede", every_n_steps=2)) as training:
+        gate.shut()
+        for _ in range(5):
+            training.step()  # the 4th is put off, the 5th is not due
+        assert gate.reached.wait(10)
+        threading.Timer(0.1, gate.open.set).start()
+    assert saved(url) == [2, 5]
+
+
+def test_what_was_skipped_is_not_saved_at_the_end(url, gate):
+    """With "skip", and a policy that saves nothing at the end, close only waits."""
+    with Training(url, policy("skip", every_n_steps=2)) as training:
+        gate.shut()
+        for _ in range(5):
+            training.step()
+        threading.Timer(0.1, gate.open.set).start()
+    assert saved(url) == [2]
+
+
+def test_what_was_superseded_is_not_saved_on_an_exception(url, gate):
+    """A policy that saves nothing on an exception saves nothing then: half a step may have been made."""
+    with pytest.raises(ZeroDivisionError):
+        with Training(url, policy("supersede", every_n_steps=2)) as training:
+            gate.shut()
+            for _ in range(4):
+                training.step()
+            training.counter.values[:100] = -1  # half a step
+            threading.Timer(0.1, gate.open.set).start()
+            raise ZeroDivisionError
+    assert saved(url) == [2]
+
+
 @pytest.mark.parametrize("on_busy", KINDS)
 def test_a_signal_is_always_obeyed(url, gate, on_busy):
     """SIGTERM saves what training left, though the writer was busy."""

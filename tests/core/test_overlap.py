@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
 
 from keepbest.core import overlap as module
+from keepbest.core.arriving import Arriving, BrokenOffError
 from keepbest.core.overlap import Overlap, settle_all
 from keepbest.core.snapshot import Snapshots
 from keepbest.core.staging import Staging
@@ -126,6 +129,21 @@ def test_without_waiting_only_what_is_due_is_done(overlapping):
     assert overlap.retaken
 
 
+def test_settling_waits_no_longer_than_it_may(overlapping):
+    """`settle` with a timeout returns after it, though the copy still runs, and takes nothing again."""
+    free = threading.Event()
+    overlap = overlapping(Counting(lambda: free.wait(60)), lambda: pytest.fail("taken again"))
+    copier = in_thread(overlap.copy)
+    begin = time.monotonic()
+    overlap.settle(0.05)
+    assert 0.05 <= time.monotonic() - begin < 20
+    assert not overlap.settled
+    free.set()
+    copier.join(60)
+    overlap.settle(60)
+    assert overlap.settled
+
+
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit], ids=lambda kind: kind.__name__)
 def test_a_copy_that_fails_holds_nobody_up(overlapping, kind):
     """Whatever the copier meets, steps go on, and whoever asks for the result is told."""
@@ -184,6 +202,112 @@ def test_one_that_was_abandoned_holds_nobody_up(overlapping):
     settle_all()
     overlap.copy()
     assert overlap.settled
+
+
+# ── called off ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_that_was_called_off_holds_nobody_up(overlapping):
+    """Whoever waits for the result is told at once, steps go on, and what was begun to be read breaks off."""
+    free = threading.Event()
+    overlap = overlapping(Counting(lambda: free.wait(60)))
+    copier = in_thread(overlap.copy)
+    [draft] = overlap.begun().files
+    assert overlap.cancel()
+    settle_all()
+    with pytest.raises(CancelledError):
+        overlap.result()
+    free.set()
+    copier.join(60)
+    with pytest.raises(BrokenOffError):
+        draft.data[:]
+
+
+def test_one_that_was_called_off_is_not_taken_again(overlapping):
+    """A torn copy that nobody wants costs training nothing."""
+    tensor = Counting()
+    overlap = overlapping(tensor, lambda: pytest.fail("taken again"))
+    tensor.set(1)
+    assert overlap.cancel()
+    overlap.copy()
+    settle_all()
+    assert not overlap.retaken
+    with pytest.raises(CancelledError):
+        overlap.result()
+
+
+def test_calling_off_after_the_result_comes_too_late(overlapping):
+    """Who has the result may commit it, so `cancel` says no; before, it says yes as often as it is asked."""
+    overlap, other = overlapping(Counting()), overlapping(Counting())
+    overlap.copy()
+    overlap.result()
+    assert not overlap.cancel()
+    assert other.cancel()
+    assert other.cancel()
+
+
+# ── what is arriving ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def reading(arriving, span, found):
+    """Read a range in a thread; `found` gets the bytes, or the error."""
+
+    def read():
+        try:
+            found.append(bytes(arriving[span]))
+        except BrokenOffError as error:
+            found.append(error)
+
+    return in_thread(read)
+
+
+def test_a_range_is_read_once_it_is_there():
+    """What has arrived is read at once; a range that has not, or not all of it, is waited for, and no longer."""
+    region, found = memoryview(bytearray(b"abcdefgh")), []
+    arriving = Arriving(region, 2)
+    assert len(arriving) == 8
+    assert bytes(arriving[0:2]) == b"ab"
+    reader = reading(arriving, slice(1, 5), found)
+    arriving.arrived(4)
+    reader.join(0.05)
+    assert found == []
+    region[4] = ord("E")
+    arriving.arrived(5)
+    reader.join(60)
+    assert found == [b"bcdE"]
+    last = reading(arriving, slice(4, None), found)
+    arriving.finish(failed=False)
+    last.join(60)
+    assert found == [b"bcdE", b"Efgh"]
+
+
+def test_what_will_not_arrive_breaks_reading_off():
+    """After a failed copy no range is given out, to those who wait for one and to those who come later."""
+    found = []
+    arriving = Arriving(memoryview(bytearray(8)), 4)
+    readers = [reading(arriving, slice(low, 8), found) for low in (0, 6)]
+    arriving.finish(failed=True)
+    for reader in readers:
+        reader.join(60)
+    assert [type(error) for error in found] == [BrokenOffError, BrokenOffError]
+    with pytest.raises(BrokenOffError):
+        arriving[0:2]
+
+
+def test_reading_begins_while_copying_goes_on(overlapping):
+    """What comes first in the file can be read though the next tensor is still to be copied."""
+    free, second = threading.Event(), Counting()
+    second.at = lambda: free.wait(60)
+    first = Counting()
+    first.set(7)
+    overlap = overlapping({"a": first, "b": second})
+    copier = in_thread(overlap.copy)
+    [draft] = overlap.begun().files
+    assert set(np.frombuffer(draft.data[: first.values.nbytes], np.float64).tolist()) == {7.0}
+    assert not overlap.settled
+    free.set()
+    copier.join(60)
+    assert overlap.result().files == (draft,)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

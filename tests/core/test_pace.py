@@ -47,9 +47,15 @@ def test_a_wrong_setting_is_refused_by_name(url, settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"max_staging_bytes": 0}, {"max_staging_bytes": None}, {"writer_share": 0.5}, {"writer_share": 1e-9}, {"mode": "sync"}],
+    [
+        {"max_staging_bytes": 0},
+        {"max_staging_bytes": None},
+        {"writer_share": 0.5},
+        {"writer_share": 1e-9},
+        {"mode": "sync"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_the_bounds_themselves_are_fine(settings):
     """The least and the most that are allowed are allowed."""
     assert Pace(**settings)

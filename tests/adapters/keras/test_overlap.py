@@ -53,11 +53,11 @@ def compare(url, seen):
     return [place for one, other in zip(seen, found, strict=True) for place in differences(one, other)]
 
 
-def train(url, ahead, step, record, objects, steps=5):
+def train(url, ahead, step, record, objects):
     """Save at every step, and go on while it is being written; returns what was seen."""
     seen = []
     with Checkpointer(url, EVERY_STEP, **objects) as ckpt:
-        for number in range(steps):
+        for number in range(5):
             step(number)
             seen.append(record())
             ckpt.wait()
@@ -70,7 +70,9 @@ def train(url, ahead, step, record, objects, steps=5):
 
 @pytest.mark.parametrize("jit", [False, True], ids=["plain", "compiled"])
 @pytest.mark.parametrize("rule", ["Adam", "SGD", "Ftrl"])
-def test_every_batch_is_saved_as_it_was(make, data, values, memory_url, late, rule, jit, keras, backend):
+def test_every_batch_is_saved_as_it_was(  # noqa: PLR0913, PLR0917 - pytest hands them over
+    make, data, values, memory_url, late, rule, jit, keras, backend
+):
     """Model and optimizer, also compiled by XLA: what is written late is what the save found."""
     if backend != "tensorflow" and not jit:
         pytest.skip("only TensorFlow has both ways")
@@ -121,7 +123,7 @@ def test_a_variable_that_is_assigned_is_saved_as_it_was(keras, values, memory_ur
     assert compare(memory_url, seen) == []
 
 
-def test_fit_saves_what_each_epoch_left(make, fit, memory_url, values, late, keras):
+def test_fit_saves_what_each_epoch_left(make, fit, memory_url, values, late, keras):  # noqa: PLR0913, PLR0917 - pytest hands them over
     """BestCheckpoint beside `fit`: the next epoch trains while the last is written."""
     seen = []
 
@@ -174,7 +176,7 @@ def test_a_step_of_tensorflow_is_saved_as_it_was(backend, memory_url, late, jit)
 
 @pytest.mark.parametrize("donate", [False, True], ids=["kept", "donated"])
 def test_a_step_of_jax_is_saved_as_it_was(backend, memory_url, late, donate):
-    """Arrays that are given away to the next step, whose memory XLA may use for it, are in the snapshot as they were."""
+    """Arrays given away to the next step, whose memory XLA may use for it, are in the snapshot as they were."""
     if backend != "jax":
         pytest.skip("this process has another backend")
     import jax
@@ -198,7 +200,7 @@ def test_a_step_of_jax_is_saved_as_it_was(backend, memory_url, late, donate):
 
 
 def test_what_was_replaced_is_let_go(backend, memory_url):
-    """Once it is written, the snapshot's arrays are gone: memory is that of one state, and of one more while writing."""
+    """Once it is written, the snapshot's arrays are gone: memory is that of one state, of two while writing."""
     if backend == "torch":
         pytest.skip("whose tensors stay as long as the model")
     if backend == "jax":

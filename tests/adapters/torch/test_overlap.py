@@ -1,4 +1,4 @@
-"""Overlap: what happens to a snapshot that is being copied when tensors change by other means than a step, and worse."""
+"""Overlap: what becomes of a snapshot that is being copied when tensors change other than by a step, and worse."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import time
 import uuid
 import warnings
 from collections import OrderedDict, defaultdict
+from concurrent.futures import CancelledError
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,9 +25,12 @@ from keepbest.adapters.torch import fence
 from keepbest.core.snapshot import Snapshots
 from keepbest.core.staging import Staging
 from keepbest.errors import SaveFailedError
+from keepbest.storage import tensorfile
+from keepbest.storage.backend import open_backend
+from keepbest.storage.memory import MemoryBackend
 
 ALL = CheckpointPolicy(every_n_epochs=None, at_end=False, keep_all=True)
-CHANGED = "changed, by other means than"
+CHANGED = "changed by other means than"
 
 
 @pytest.fixture
@@ -254,6 +260,211 @@ def test_a_cancelled_save_spoils_no_other(url, monkeypatch, training):
         ckpt.save()
         writing.set()
     assert holds(url, before=expected, model=copy_of(model.state_dict()))
+
+
+# ── written while it is copied, and called off ────────────────────────────────────────────────────────────────────
+
+
+def files_of(url):
+    """Return the keys of all files of a run that belong to checkpoints or their commits; a local run's folders too."""
+    if "://" in url:
+        found = [entry.key for entry in open_backend(url, {}).list("")]
+    else:
+        found = [str(path.relative_to(url)) for path in Path(url).rglob("*")]
+    return sorted(key for key in found if key.startswith(("checkpoints/", "commits/")))
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """Return the events of writing: `begun` is set once a file is being written, `ended` once its data were read."""
+    begun, ended, write = threading.Event(), threading.Event(), tensorfile.write
+
+    def noting(*arguments, **settings):
+        begun.set()
+        artifact = write(*arguments, **settings)
+        ended.set()
+        return artifact
+
+    monkeypatch.setattr(tensorfile, "write", noting)
+    return SimpleNamespace(begun=begun, ended=ended)
+
+
+def test_writing_begins_while_the_copy_runs(run_url, monkeypatch, training, noted):
+    """The file is begun before its last tensor is copied, is not ended before, and has it as it was."""
+    model, optimizer, step = training
+    free = hold_copier(monkeypatch)
+    with Checkpointer(run_url, ALL, model=model, optimizer=optimizer) as ckpt:
+        expected = copy_of(model.state_dict())
+        handle = ckpt.save()
+        assert noted.begun.wait(60)
+        assert not noted.ended.wait(0.1)
+        assert not handle.done()
+        free.set()
+        step()
+        handle.result(60)
+    assert holds(run_url, model=expected)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt], ids=lambda kind: kind.__name__)
+def test_a_copy_that_fails_breaks_writing_off(run_url, monkeypatch, training, noted, kind):
+    """The save fails by the copy's error, and of what was written nothing stays; the next save works."""
+    model, optimizer, step = training
+    failing = [kind("of the test")]
+
+    def fail():
+        assert noted.begun.wait(60)
+        if failing:
+            raise failing.pop()
+
+    before_each_copy(monkeypatch, fail)
+    with Checkpointer(run_url, ALL, model=model, optimizer=optimizer) as ckpt:
+        with pytest.raises(SaveFailedError) as caught:
+            ckpt.save().result(60)
+        assert isinstance(caught.value.__cause__, kind)
+        assert files_of(run_url) == []
+        step()
+        expected = copy_of(model.state_dict())
+        ckpt.save().result(60)
+    assert holds(run_url, which=0, model=expected)
+
+
+def test_a_save_is_called_off_while_it_is_copied(run_url, monkeypatch, training, noted):
+    """After `cancel` nothing of it stays, `result` says so, no error is told, and the next save works."""
+    model, optimizer, step = training
+    free = hold_copier(monkeypatch)
+    with Checkpointer(run_url, ALL, model=model, optimizer=optimizer) as ckpt:
+        handle = ckpt.save()
+        assert noted.begun.wait(60)
+        assert handle.cancel()
+        step()
+        free.set()
+        with pytest.raises(CancelledError):
+            handle.result(60)
+        assert not handle.cancel()
+        assert files_of(run_url) == []
+        ckpt.wait()
+        step()
+        expected = copy_of(model.state_dict())
+        ckpt.save().result(60)
+    assert len(keepbest.open_run(run_url).checkpoints()) == 1
+    assert holds(run_url, model=expected)
+
+
+def hold_writer(monkeypatch):
+    """Return two events: a tensor file was written to memory, and the writer may go on."""
+    written, free, put = threading.Event(), threading.Event(), MemoryBackend.put
+
+    def held(self, key, chunks, **settings):
+        size = put(self, key, chunks, **settings)
+        written.set()
+        assert free.wait(60)
+        return size
+
+    monkeypatch.setattr(MemoryBackend, "put", held)
+    return written, free
+
+
+@pytest.mark.parametrize("then", ["result", "wait", "save", "log_step", "close"])
+def test_a_save_is_called_off_while_it_is_written(url, monkeypatch, training, then):
+    """All is copied and some of it written: still nothing of it stays, whatever comes next, and nobody is warned."""
+    model, optimizer, step = training
+    written, free = hold_writer(monkeypatch)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        handle = ckpt.save()
+        assert written.wait(60)
+        step()
+        assert handle.cancel()
+        free.set()
+        if then == "result":
+            with pytest.raises(CancelledError):
+                handle.result(60)
+        elif then != "close":
+            getattr(ckpt, then)()
+    assert handle.done()
+    if then == "save":
+        assert len(keepbest.open_run(url).checkpoints()) == 1
+        assert holds(url, model=copy_of(model.state_dict()))
+    else:
+        assert files_of(url) == []
+
+
+def test_a_save_that_is_done_cannot_be_called_off(url, training):
+    """`cancel` says no, and the checkpoint stays."""
+    model, optimizer, _ = training
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        handle = ckpt.save()
+        handle.result(60)
+        assert not handle.cancel()
+        handle.result(60)
+    assert len(keepbest.open_run(url).checkpoints()) == 1
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["first", "later"])
+def test_what_was_written_of_a_torn_copy_is_written_anew(run_url, monkeypatch, training, noted, delta):
+    """Taken again after its file was written, the snapshot is one checkpoint, right and whole; nothing else stays."""
+    model, optimizer, step = training
+    changes = []
+
+    def change():
+        if changes and noted.begun.wait(60):
+            changes.pop()
+            add_in_place(model)
+
+    before_each_copy(monkeypatch, change)
+    with Checkpointer(run_url, ALL, model=model, optimizer=optimizer) as ckpt:
+        if delta:
+            ckpt.save().result(60)
+            step()
+        noted.begun.clear()
+        noted.ended.clear()
+        changes.append(1)
+        handle = ckpt.save()
+        with pytest.warns(UserWarning, match=CHANGED):
+            assert noted.ended.wait(60)  # of the torn copy
+            handle.result(60)
+            ckpt.wait()
+        count = len(files_of(run_url))
+    found = keepbest.open_run(run_url).checkpoints()
+    assert len(found) == 1 + delta
+    assert holds(run_url, model=copy_of(model.state_dict()), optimizer=copy_of(optimizer.state_dict()))
+    expected = sum(len(checkpoint.manifest().artifacts) + 1 for checkpoint in found)
+    folders = 0 if "://" in run_url else len(found)
+    assert count == expected + folders
+    assert len(keepbest.open_run(run_url).verify().whole) == len(found)
+
+
+def test_asking_whether_it_is_done_ends_a_torn_copy(url, monkeypatch, training):
+    """A loop that only polls `done` comes to an end: asking takes the snapshot again."""
+    model, optimizer, _ = training
+    free = hold_copier(monkeypatch)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        handle = ckpt.save()
+        add_in_place(model)
+        assert not handle.done()
+        free.set()
+        until(handle.done)
+        with pytest.warns(UserWarning, match=CHANGED):
+            ckpt.wait()
+    assert holds(url, which=0, model=copy_of(model.state_dict()))
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+def test_waiting_for_a_result_keeps_its_timeout(url, monkeypatch, training, timeout):
+    """`result` gives up when it said, though the copy has not ended; asked again, it waits."""
+    model, optimizer, _ = training
+    free = hold_copier(monkeypatch)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        handle = ckpt.save()
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            handle.result(timeout)
+        assert timeout <= time.monotonic() - begin < 20
+        free.set()
+        handle.result(60)
+    assert len(keepbest.open_run(url).checkpoints()) == 1
+
+
+# ── forks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

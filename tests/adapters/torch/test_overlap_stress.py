@@ -96,7 +96,7 @@ def test_every_optimizer_waits_for_the_copier(url, dawdle, name, settings):
         assert witness.differences() == []
 
 
-@pytest.mark.filterwarnings("ignore:.*changed, by other means than")
+@pytest.mark.filterwarnings("ignore:.*changed by other means than")
 @pytest.mark.parametrize("fused", [False, True], ids=["foreach", "fused"])
 def test_without_the_fence_checkpoints_are_torn(url, monkeypatch, fused):
     """The comparison finds what a step changes under the copier's hands, so that it can fail."""
@@ -182,7 +182,7 @@ def test_mixed_precision(url, dawdle, fused):
 
 
 def test_averages_of_the_weights(url, dawdle):
-    """Averaged models, one that PyTorch keeps and one updated behind its back through `.data`, are those of the step."""
+    """Averaged models, one that PyTorch keeps and one that is updated through `.data`, are those of the step."""
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     averaged = swa_utils.AveragedModel(model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.9), use_buffers=True)
@@ -198,7 +198,7 @@ def test_averages_of_the_weights(url, dawdle):
 
 
 def test_buffers_that_forward_changes(url, dawdle):
-    """What forward changes while the copy runs (BatchNorm, spectral norm, a buffer of one's own) is that of the step."""
+    """What forward changes while the copy runs (BatchNorm, spectral norm, a user's buffer) is that of the step."""
 
     class Counting(nn.Module):
         def __init__(self):
@@ -252,11 +252,8 @@ def test_two_optimizers_on_two_threads(url, dawdle, fused):
         assert witness.differences() == []
 
 
-def test_frozen_weights_that_change_unnoticed_are_found_out(url, dawdle):
-    """Weights without gradients, changed where PyTorch does not count: one checkpoint may be of a moment later, no more.
-
-    The moment lies before the next step, so that only what forward changed is other than it was.
-    """
+def test_a_frozen_average_that_changes_uncounted_is_that_of_the_step(url, dawdle):
+    """Weights without gradients, all changed where PyTorch does not count, are saved as they were; nobody is warned."""
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     average = copy.deepcopy(model).requires_grad_(False)
@@ -269,9 +266,8 @@ def test_frozen_weights_that_change_unnoticed_are_found_out(url, dawdle):
                     mine.data.mul_(0.9).add_(new.data, alpha=0.1)
                 witness.step()
             wrong = witness.differences()
-        assert len(caught) <= 1
-        assert len({place.partition(":")[0] for place in wrong}) <= 1
-        assert all(": model.1." in place for place in wrong)
+        assert caught == []
+        assert wrong == []
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["foreach", "fused"])
@@ -369,7 +365,7 @@ def test_compiled_training(url, dawdle, what):
     model = torch.compile(plain) if what == "model" else plain
     if what == "method":
         optimizer.step = torch.compile(optimizer.step)
-    whole = torch.compile(lambda: optimizer.step()) if what == "step" else optimizer.step
+    whole = torch.compile(lambda: optimizer.step()) if what == "step" else optimizer.step  # noqa: PLW0108 - all of it
     with Witness(url, model=plain, optimizer=optimizer) as witness:
         for number in range(2 * STEPS):
             optimizer.zero_grad()

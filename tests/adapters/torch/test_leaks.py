@@ -1,0 +1,51 @@
+"""Leaks: what a training holds does not grow with its saves, and is given back at the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHILD = Path(__file__).with_name("leaks.py")
+MB = 1 << 20
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel what a process holds, as only Linux tells it"),
+]
+
+
+@pytest.fixture(params=["memory", "local"])
+def url(request, tmp_path):
+    return "memory://leaks" if request.param == "memory" else str(tmp_path / "run")
+
+
+def child(*arguments):
+    """Return what the child prints."""
+    command = [sys.executable, str(CHILD), *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+
+
+@pytest.mark.parametrize(("mode", "saves"), [("async", (300, 800)), ("sync", (100, 200))], ids=["async", "sync"])
+def test_saves_leave_nothing_behind(url, mode, saves):
+    """After hundreds of saves more a process has no more memory, objects, threads or open files; closed, no threads."""
+    early, late, closed = child("many", url, mode, *saves)
+    assert late["rss"] - early["rss"] < 3 * MB
+    assert late["objects"] - early["objects"] < 100
+    assert late["threads"] == early["threads"]
+    assert late["files"] == early["files"]
+    assert closed["threads"] == 1
+    assert closed["files"] <= early["files"]
+
+
+def test_a_training_takes_one_copy_of_its_state(tmp_path):
+    """Saving 100 MB 200 times takes one staging copy and a tenth of it at its height; closing gives that back."""
+    empty, full = child("large", tmp_path / "empty", 1, 3), child("large", tmp_path / "full", 2040, 200)
+    own = empty["high"] - empty["before"]["rss"]
+    assert 95e6 < full["state"] < 105e6
+    assert full["high"] - full["before"]["rss"] <= 1.1 * full["state"] + own
+    assert full["during"]["rss"] - full["before"]["rss"] >= 0.9 * full["state"]
+    assert full["after"]["rss"] - full["before"]["rss"] <= own + 5 * MB
