@@ -558,7 +558,8 @@ def test_nothing_grows_over_many_saves(tmp_path):
         for _ in range(200):
             ckpt.log(val_loss=2.0)
         threads, descriptors, files = footprint()
-        assert (threads, descriptors) == before[:2]
+        assert threads <= before[0]  # those of other tests may end meanwhile
+        assert descriptors <= before[1]
         assert files <= before[2] + 2  # indexes come and go
 
 

@@ -312,6 +312,7 @@ def test_reading_begins_while_copying_goes_on(overlapping):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX, where another test has imported it
 def test_a_forked_child_has_nothing_to_wait_for(overlapping):
     """The copier does not live on in a child, so nothing there waits for it."""
     overlap = overlapping(Counting())
