@@ -468,6 +468,7 @@ def test_waiting_for_a_result_keeps_its_timeout(url, monkeypatch, training, time
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX, where another test has imported it
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_waits_for_no_copier(url, monkeypatch, training):
     """A child that is forked while a snapshot is copied may step; the parent's save is unharmed."""
