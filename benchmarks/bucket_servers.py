@@ -43,7 +43,7 @@ class Place:
 @contextmanager
 def started(scheme: str) -> Iterator[Any]:
     """Start a server; clients that look for settings in the environment find its own and no other."""
-    for name in STRAY_VARIABLES:
+    for name in (*STRAY_VARIABLES, "AWS_CA_BUNDLE"):  # with a bundle of one's own, keepbest leaves obstore aside
         os.environ.pop(name, None)
     with SCHEMES[scheme]() as server:
         os.environ |= server.environment
