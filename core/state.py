@@ -99,6 +99,8 @@ def capture_value(
 ) -> tuple[CapturedState, list[Leaf]]:
     """Capture nested state by reference; returns its leaves too, in order. `adapter` only gives the file its metadata.
 
+    Its plain values must stay as they are.
+
     Raises:
         UnsupportedStateError: something in it is neither a tensor nor plain data; names its path from `name`.
     """
@@ -121,13 +123,13 @@ def capture_value(
             if source.identity is not None:
                 ties[source.identity] = stored
         leaves.append(Leaf(path=path, tag=tag, stored=stored, facts=source.facts, value=leaf, source=source))
-        return tag, _Reference(stored)
+        return tag, None  # how it is referred to is known when the state is written
 
-    state = typedjson.encode(value, name, tensor)
+    typedjson.encode(value, name, tensor)
     captured = CapturedState(
         name=name,
         role=role,
-        state=lambda refer: _resolved(state, refer),
+        state=reencode(name, value, leaves),
         sources=sources,
         metadata=metadata,
     )
@@ -209,20 +211,3 @@ def _unused(wanted: str, taken: dict[str, TensorSource]) -> str:
         number += 1
         stored = f"{wanted}~{number}"
     return stored
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """Stands in the typed state until it is known whether the tensor goes to a file or stays inline."""
-
-    stored: str
-
-
-def _resolved(state: Json, refer: Callable[[str], Json]) -> Json:
-    if isinstance(state, _Reference):
-        return refer(state.stored)
-    if isinstance(state, list):
-        return [_resolved(item, refer) for item in state]
-    if isinstance(state, dict):
-        return {key: _resolved(item, refer) for key, item in state.items()}
-    return state

@@ -7,13 +7,13 @@ import fcntl
 import mmap
 import os
 import random
-import subprocess
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from contracts import disks
 from contracts.backend_contract import Stream, noise
 
 from keepbest.errors import ObjectExistsError, StorageError, StorageFullError
@@ -196,17 +196,8 @@ def test_a_large_file_is_never_written_over_another(backend):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 8 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "none", str(folder)]
-    try:
-        mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disks.small(tmp_path / "disk", "8m") as folder:
+        yield folder
 
 
 def test_a_full_disk_leaves_no_half_of_a_large_file(small_disk):

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from contracts import disks
 from contracts.backend_contract import BackendContract
 
 from keepbest.errors import (
@@ -422,17 +423,8 @@ def test_a_folder_that_must_not_be_looked_into(locked):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of one megabyte, and a function that makes it read-only."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", str(folder)]
-    try:
-        mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a small file system needs root")
-    yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with disks.small(tmp_path / "disk", "1m") as folder:
+        yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
 
 
 def test_a_full_disk_leaves_no_half_of_a_file(small_disk):

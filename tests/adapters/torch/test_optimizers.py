@@ -6,23 +6,12 @@ import inspect
 
 import pytest
 import torch
+from contracts.torch_optimizers import OPTIMIZERS, SETTINGS
 from torch import nn
 from torch.optim import lr_scheduler
 
 from keepbest import Checkpointer, CheckpointPolicy
 
-OPTIMIZERS = {
-    name: kind
-    for name, kind in vars(torch.optim).items()
-    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
-}
-SETTINGS = {
-    "SGD": {"lr": 0.1, "momentum": 0.9, "nesterov": True},
-    "Adam": {"amsgrad": True},
-    "LBFGS": {"lr": 0.1, "history_size": 3},
-    "Adagrad": {"initial_accumulator_value": 0.1},
-    "RMSprop": {"centered": True, "momentum": 0.5},
-}
 SCHEDULERS = {
     "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.9**epoch),
     "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda epoch: 0.9),

@@ -12,24 +12,15 @@ import warnings
 
 import pytest
 import torch
+from contracts import torch_optimizers
+from contracts.torch_optimizers import OPTIMIZERS
 from contracts.witness import Witness, delay_copier, hold_copier
 from torch import nn
 from torch.optim import swa_utils
 
 from keepbest.adapters.torch import fence
 
-OPTIMIZERS = {
-    name: kind
-    for name, kind in vars(torch.optim).items()
-    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
-}
-SETTINGS = {
-    "SGD": {"lr": 0.1, "momentum": 0.9, "nesterov": True},
-    "Adam": {"amsgrad": True},
-    "LBFGS": {"lr": 0.1, "history_size": 3, "max_iter": 4},
-    "Adagrad": {"initial_accumulator_value": 0.1},
-    "RMSprop": {"centered": True, "momentum": 0.5},
-}
+SETTINGS = torch_optimizers.SETTINGS | {"LBFGS": {"lr": 0.1, "history_size": 3, "max_iter": 4}}
 VARIANTS = {"": {}, "for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 CASES = [
     pytest.param(name, settings, id="-".join(filter(None, [name, variant])))
