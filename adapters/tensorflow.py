@@ -74,13 +74,7 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     if dtype is None:
         raise UnsupportedStateError(path, value, why=f"of dtype {held.dtype.name} cannot be stored as a tensor")
 
-    def copy_into(target: memoryview) -> None:
-        np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(_readable(held), np.uint8))
-
-    def view() -> memoryview:
-        return memoryview(_readable(held)).cast("B")
-
-    return TensorSource(dtype=dtype, shape=shape, logical=logical, copy_into=copy_into, view=view, held=True)
+    return _source(held, dtype, shape, logical, may_be_assigned_to=held is not value and logical is None)
 
 
 def from_view(view: TensorView, logical: str | None) -> tf.Tensor:
@@ -132,6 +126,28 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
             return lambda variable: tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
         return lambda variable: variable.read_value()
     return (lambda tensor: tensor) if issubclass(kind, tf.Tensor) else None
+
+
+def _source(
+    held: Any, dtype: str, shape: tuple[int, ...], logical: str | None, *, may_be_assigned_to: bool
+) -> TensorSource:
+    holder = [held]
+
+    def copy_into(target: memoryview) -> None:
+        np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(_readable(holder[0]), np.uint8))
+
+    def view() -> memoryview:
+        return memoryview(_readable(holder[0])).cast("B")
+
+    return TensorSource(
+        dtype=dtype,
+        shape=shape,
+        logical=logical,
+        copy_into=copy_into,
+        view=view,
+        held=True,
+        let_go=holder.clear if may_be_assigned_to else None,
+    )
 
 
 def _readable(held: Any) -> Any:

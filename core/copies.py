@@ -52,6 +52,8 @@ class Copy(NamedTuple):
             self.source.remote.queue(target)
         else:
             self.source.fill(target)
+        if self.source.let_go is not None:
+            self.source.let_go()
 
     def is_torn(self) -> bool:
         """Say whether the tensor changed since the snapshot was taken, as far as it counts; or before, unnoticed."""
@@ -90,7 +92,7 @@ class Resting:
             place, rests = (staging.generation, copy.address), (copy.source, copy.rests)
             if copy.rests is not None and self._trusts:
                 held[place] = rests
-            if copy.version is not None and overlap:
+            if overlap and (copy.version is not None or copy.source.held):
                 later.append(copy)
             elif overlap and place in held and known.get(place) == rests and _looks_equal(copy):
                 later.append(copy._replace(there=True))

@@ -1,9 +1,10 @@
 """Snapshot: the state of all objects at one moment, as files ready to be written.
 
-Three kinds of tensors are told apart. Those that never change are held (TensorFlow, JAX). Those that only a step of an
-optimizer changes are copied into staging while training goes on, and a fence holds up the step (`overlap.py`). All
-others are copied before training goes on; but a frozen parameter, which nobody is known to have changed, is left as the
-snapshot before has it, and compared while training goes on.
+Three kinds of tensors are told apart. Those that never change are held (JAX); where an assignment would have to copy
+what is held (TensorFlow), they are copied into staging while training goes on, and let go of one by one. Those that
+only a step of an optimizer changes are copied likewise, and a fence holds up the step (`overlap.py`). All others are
+copied before training goes on; but a frozen parameter, which nobody is known to have changed, is left as the snapshot
+before has it, and compared while training goes on.
 """
 
 from __future__ import annotations
@@ -96,8 +97,10 @@ class _Planned:
     def file(self) -> str | None:
         return None if self.plan is None else self.captured.name + TENSOR_SUFFIX
 
-    def staged_bytes(self) -> int:
-        return 0 if self.plan is None else sum(_staged_sizes(self.plan, self.captured.sources))
+    def staged_bytes(self, *, letting_go: bool) -> int:
+        sources = self.captured.sources
+        offsets = {} if self.plan is None else self.plan.offsets
+        return sum(end - begin for name, (begin, end) in offsets.items() if _is_staged(sources[name], letting_go))
 
 
 class Snapshots:
@@ -145,12 +148,14 @@ class Snapshots:
         """
         planned = self._planned()
         in_files = [item for item in planned if item.plan is not None]
-        sizes = [item.staged_bytes() for item in in_files]
+        letting_go, sizes = overlap, [item.staged_bytes(letting_go=overlap) for item in in_files]
+        if limit is not None and overlap and sum(sizes) > limit:
+            letting_go, sizes = False, [item.staged_bytes(letting_go=False) for item in in_files]
         if limit is not None and sum(sizes) > limit:
             return None
         drafts, copies, files = _drafts(planned), list[Copy](), list[TensorDraft]()
         for item, region in zip(in_files, staging.reserve(sizes), strict=True):
-            found, draft = _stage(item, region)
+            found, draft = _stage(item, region, letting_go=letting_go)
             copies += found
             files.append(draft)
         later = self._resting.copy(copies, staging, overlap=overlap)
@@ -190,18 +195,18 @@ def _nbytes(specs: Sequence[TensorSpec]) -> int:
     return sum(spec.nbytes for spec in specs)
 
 
-def _staged_sizes(plan: TensorFilePlan, sources: Mapping[str, TensorSource]) -> list[int]:
-    return [end - begin for name, (begin, end) in plan.offsets.items() if not sources[name].held]
+def _is_staged(source: TensorSource, letting_go: bool) -> bool:  # noqa: FBT001 - once for each tensor
+    return not source.held or (letting_go and source.let_go is not None)
 
 
-def _stage(item: _Planned, region: memoryview) -> tuple[list[Copy], TensorDraft]:
-    """Give each tensor that is not held its place in the region; the region is the file's data if none is."""
+def _stage(item: _Planned, region: memoryview, *, letting_go: bool) -> tuple[list[Copy], TensorDraft]:
+    """Give each tensor that does not stay held its place in the region; the region is the file's data if none does."""
     assert item.plan is not None
     sources, copies, free, anything_held = item.captured.sources, list[Copy](), 0, False
     base = np.frombuffer(region, np.uint8).ctypes.data if region else 0
     for name, (begin, end) in item.plan.offsets.items():
         source = sources[name]
-        if source.held:
+        if not _is_staged(source, letting_go):
             anything_held = True
         elif end > begin:
             version = source.version() if source.version is not None else None

@@ -65,6 +65,8 @@ class TensorSource:
     """Return the bytes where they lie, if they lie contiguously in host memory."""
     held: bool = False
     """The values stay as they are while this is kept, whatever training does: assigning copies, or never happens."""
+    let_go: Callable[[], None] | None = None
+    """Given where assigning to what is held copies: hold the values no longer, somebody else has them."""
     version: Callable[[], object] | None = None
     """Given where a fence holds up whatever may change the values: another answer means that they changed unfenced."""
     rests: Callable[[], object] | None = None

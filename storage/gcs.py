@@ -33,7 +33,7 @@ from ..errors import (
     UnexpectedAnswerError,
     UnreachableError,
 )
-from . import event_loop
+from . import event_loop, retry
 from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
 from .client import Source, TransientError, Upload
@@ -157,11 +157,16 @@ class _Service:
                     asked["connector"] = aiohttp.TCPConnector(limit=limit, socket_factory=Sockets(idle))
                 except TypeError:  # an older aiohttp
                     asked["connector"] = aiohttp.TCPConnector(limit=limit)
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(5.0, idle), sock_read=idle)
-            self._session = aiohttp.ClientSession(timeout=timeout, **asked)
+            self._session = aiohttp.ClientSession(**asked)
             send_once(self._session)
             weakref.finalize(self, _close, self.fs.loop, self._session)
         return self._session
+
+    def timeout(self, *, slow: bool) -> Any:
+        import aiohttp  # noqa: PLC0415 - as above
+
+        silence = retry.assembly(self._settings.deadline) if slow else self._settings.idle
+        return aiohttp.ClientTimeout(total=None, sock_connect=min(5.0, self._settings.idle), sock_read=silence)
 
     async def headers(self) -> dict[str, str]:
         """Return what authorises a request; renews the credentials if they are about to expire."""
@@ -284,7 +289,8 @@ class GcsClient:
             "destination": {"contentType": "application/octet-stream"},
         }
         path = f"{self._object(target)}/compose"
-        self._ask("size", "POST", path, target, "storage.objects.create", {"fields": "size"}, body=request)
+        needs = "storage.objects.create"
+        self._ask("size", "POST", path, target, needs, {"fields": "size"}, body=request, slow=True)
 
     def abort_upload(self, key: str, upload: str) -> None:  # noqa: ARG002 - the upload says where
         """Delete the components."""
@@ -388,8 +394,10 @@ class GcsClient:
         body: Any = None,
         data: Sequence[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        slow: bool = False,
     ) -> _Answer:
-        return self._run(key, self._send(method, path, key, needs, parameters, body=body, data=data, headers=headers))
+        what = {"body": body, "data": data, "headers": headers, "slow": slow}
+        return self._run(key, self._send(method, path, key, needs, parameters, **what))
 
     def _run(self, key: str, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -401,36 +409,48 @@ class GcsClient:
                 raise told from None
             raise told from error
 
-    async def _send(  # noqa: PLR0913 - as above
+    async def _send(
         self,
         method: str,
         path: str,
         key: str,
         needs: str,
         parameters: Mapping[str, str],
+        **what: Any,
+    ) -> _Answer:
+        async with await self._request(method, path, parameters, **what) as answer:
+            content = await answer.read()
+        return self._checked(_Answer(answer.status, answer.headers, content), key, needs)
+
+    async def _request(  # noqa: PLR0913 - as above
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, str],
         *,
         body: Any = None,
         data: Sequence[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> _Answer:
-        async with await self._request(method, path, parameters, body=body, data=data, headers=headers) as answer:
-            content = await answer.read()
-        return self._checked(_Answer(answer.status, answer.headers, content), key, needs)
-
-    async def _request(self, method: str, path: str, parameters: Mapping[str, str], **what: Any) -> Any:
+        slow: bool = False,
+    ) -> Any:
         import yarl  # noqa: PLC0415 - comes with gcsfs
 
         session = await self._service.session()
         query = urllib.parse.urlencode({**self._service.parameters(), **parameters})
         url = yarl.URL(f"{self._service.endpoint}{path}?{query}", encoded=True)
-        headers = {**await self._service.headers(), **(what["headers"] or {})}
-        data = None if what["data"] is None else _stream(what["data"])
-        return session.request(method, url, json=what["body"], data=data, headers=headers)
+        return session.request(
+            method,
+            url,
+            json=body,
+            data=None if data is None else _stream(data),
+            headers={**await self._service.headers(), **(headers or {})},
+            timeout=self._service.timeout(slow=slow),
+        )
 
     async def _read_into(self, key: str, begin: int, target: memoryview) -> int:
         wanted = {"Range": f"bytes={begin}-{begin + len(target) - 1}"}
         position = 0
-        request = await self._request("GET", self._object(key), {"alt": "media"}, body=None, data=None, headers=wanted)
+        request = await self._request("GET", self._object(key), {"alt": "media"}, headers=wanted)
         async with request as answer:
             if answer.status == 416:  # noqa: PLR2004 - the object ends before the range
                 return 0

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ..errors import BucketNotFoundError, ConfigError, ObjectNotFoundError, UnreachableError
-from .remote_errors import Secrets, translate
+from .remote_errors import Secrets, text_of, translate
 from .remote_traits import Traits
-from .sockets import words
 from .transfer import TransferSettings
 
 T = TypeVar("T")
@@ -114,7 +113,7 @@ class Connections:
         try:
             fs = self._kind(**options)
         except (TypeError, ValueError, ImportError) as error:
-            said = self._secrets.hide(words(error))
+            said = text_of(error, self._secrets.hide)
             raise ConfigError(f"the URL and the storage_options do not fit {self._kind.__name__}: {said}.") from (
                 error if self._secrets.show(error) else None
             )
