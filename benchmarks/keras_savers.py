@@ -10,11 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from steps import overhead_of
+
 EVERY = 10
 """Batches after which a callback saves."""
 
-COUNTED = slice(15, 25)
-"""Batches of a `fit`, with the second save in their midst; the first one warms up."""
+WARM = 5
+"""Batches of a `fit` that are not counted."""
+
+COUNTED = slice(15, 35)
+"""Batches of a `fit` that saves, with the second and the third save among them; the first one warms up."""
+
+
+SAVES = 2
+"""Those among the counted batches."""
 
 
 def best_checkpoint(folder: Path) -> Any:
@@ -81,18 +90,14 @@ class KerasMeasurements:
 
     def fit(self) -> dict[str, list[float]]:
         """Train without the callback, then with it."""
-        plain = self._fit(EVERY, [])
+        plain = self._fit(WARM + EVERY, [])
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
         callback = self._make(folder)
         held = timed(callback)
         saving = self._fit(COUNTED.stop, [callback])
         shutil.rmtree(folder)
-        return {
-            "blocked": [sum(held()[COUNTED])],
-            "plain_10": [sum(plain[1:]) / (EVERY - 1)],
-            "every_10": [sum(saving[COUNTED]) / EVERY],
-        }
+        return {"blocked": [sum(held()[COUNTED]) / SAVES], **overhead_of(plain[WARM:], saving[COUNTED])}
 
     def _fit(self, steps: int, callbacks: list[Any]) -> list[float]:
         """Return the seconds from each batch's begin to the next one's, so that callbacks are part of it."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from pathlib import Path
 
 import cost
 from models import Training
 from savers import Saver
+from steps import overhead_of
 
 Samples = dict[str, list[float]]
 """Seconds or bytes, by the name of what was measured."""
@@ -88,16 +91,13 @@ class Measurements:
 
     def overhead(self) -> Samples:
         """Train ten steps without saving, and ten of which the first is saved."""
-        return {
-            "plain_10": [self._block(BLOCK, every=None)],
-            "every_10": [self._block(BLOCK, every=BLOCK)],
-        }
+        return overhead_of(self._block(BLOCK, every=None), self._block(BLOCK, every=BLOCK))
 
     def every_step(self) -> Samples:
         """Train some steps without saving, and as many of which each is saved, one save after the other."""
         return {
-            "plain_1": [self._block(DENSE_BLOCK, every=None)],
-            "every_1": [self._block(DENSE_BLOCK, every=1)],
+            "plain_1": [statistics.mean(self._block(DENSE_BLOCK, every=None))],
+            "every_1": [statistics.mean(self._block(DENSE_BLOCK, every=1))],
         }
 
     def many_saves(self) -> Samples:
@@ -106,18 +106,16 @@ class Measurements:
         self._steps(MANY, every=1)
         return {"peak_200": [float(cost.peak() - self._peak)]}
 
-    def _block(self, count: int, *, every: int | None) -> float:
-        """Return seconds for each step of a block; what is still being written after it is not waited for."""
-        begin = time.perf_counter()
-        self._steps(count, every=every)
-        seconds = (time.perf_counter() - begin) / count
+    def _block(self, count: int, *, every: int | None) -> list[float]:
+        """Return the seconds of each step of a block; what is still being written after it is not waited for."""
+        seconds = self._steps(count, every=every)
         if every is not None:
             self._saver.finish()
             self._saver.tidy()
         return seconds
 
-    def _steps(self, count: int, *, every: int | None) -> None:
-        saving = False
+    def _steps(self, count: int, *, every: int | None) -> list[float]:
+        saving, moments = False, [time.perf_counter()]
         for number in range(count):
             self._training.step(self._saver.fence if saving else lambda: None)
             if every is not None and number % every == 0:
@@ -125,6 +123,8 @@ class Measurements:
                     self._saver.join()
                 self._saver.save()
                 saving = True
+            moments.append(time.perf_counter())
+        return [after - before for before, after in itertools.pairwise(moments)]
 
 
 def prepared(saver: str, model: str, folder: Path) -> Measurements:

@@ -26,17 +26,19 @@ COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[float], str]]] = {
 """What is measured, by the heading; the first measure that a case has is shown."""
 
 STEPS = {
-    "saving every 10 steps": ("every_10", "plain_10"),
+    "saving every 10 steps, all of them": ("every_10", "plain_10"),
+    "saving every 10 steps, single ones": ("saving_steps", "plain_steps"),
     "saving every step": ("every_1", "plain_1"),
 }
-"""Blocks of steps with saving and without, by what is said of them."""
+"""Seconds of steps with saving and without, by what is said of them: the mean of blocks, or each by itself."""
 
 
 def show(found: Found) -> None:
     """Print the tables of one part."""
     measured = {measure for samples in found.results.values() for measure in samples}
     columns = {head: way for head, way in COLUMNS.items() if measured.intersection(way[0])}
-    repetitions = max((len(samples) for case in found.results.values() for samples in case.values()), default=0)
+    shown = {measure for measures, _ in columns.values() for measure in measures}
+    repetitions = max((len(found.of(case, one)) for case in found.results for one in shown), default=0)
     size = f", {megabytes(found.nbytes)}" if found.nbytes else ""
     table = Table(title=f"{found.title}{size}, up to {repetitions} repetitions", title_justify="left", show_lines=True)
     table.add_column("case")
@@ -51,7 +53,7 @@ def show(found: Found) -> None:
 
 
 def _show_steps(found: Found) -> None:
-    table = Table(title=f"{found.title}: seconds for a step, in blocks", title_justify="left", show_lines=True)
+    table = Table(title=f"{found.title}: seconds for a step", title_justify="left", show_lines=True)
     for head in ("case", "", "without", "with", "longer by"):
         table.add_column(head, justify="left" if head in {"case", ""} else "right")
     for case in found.results:
