@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+_M_MMAP_THRESHOLD = -3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
@@ -61,6 +63,11 @@ def forget_peak() -> None:
     """Give freed memory back, and set the high-water mark to what is resident now."""
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
+
+
+def keep_no_freed_memory() -> None:
+    """Have the allocator give back at once what is larger than 1 MiB, so that the peak is what was in use at a time."""
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def peak() -> int:

@@ -108,7 +108,7 @@ def _full() -> list[Part]:
             Turn("blocked", 5, ASYNCHRONOUS),
             Turn("restore", 5, everything),
             Turn("memory", 2, tuple(name for name in SAVERS if name not in FLOORS)),
-            Turn("overhead", 5, (KEEPBEST, THREAD, DCP_ASYNC, DCP_OVERLAPPED)),
+            Turn("overhead", 5, (KEEPBEST, DCP_ASYNC)),
             Turn("overhead", 5, (KEEPBEST,)),  # a hundred steps in all
             Turn("every_step", 5, (KEEPBEST, DCP_ASYNC)),
         ),
@@ -186,7 +186,8 @@ def measure_keras(folder: Path, *, quick: bool) -> Found:
     """Let the callbacks take turns."""
     names = (KERAS_BEST,) if quick else tuple(KERAS)
     made = {name: (KerasMeasurements, (KERAS[name], KERAS_MB)) for name in names}
-    return _measured(KERAS_PART, made, (Turn("fit", 2 if quick else 5, names),), folder)
+    turns = (Turn("fit", 2 if quick else 5, names), Turn("fit", 2 if quick else 5, (KERAS_BEST,)))
+    return _measured(KERAS_PART, made, turns, folder)
 
 
 def _measured(title: str, made: Mapping[str, Any], turns: tuple[Turn, ...], folder: Path) -> Found:

@@ -49,6 +49,10 @@ class Capturing:
         self._read = read
         self._form: _Form | None = None
 
+    def forget(self) -> None:
+        """Hold on to no tensor that was captured."""
+        self._form = None
+
     def capture(self) -> CapturedState:
         """Capture the state: its tensors by reference, plain values by copy.
 

@@ -279,7 +279,9 @@ class Checkpointer:
             self._resumption.begin_anew()
             return None
         rewind = self._training.rewind(latest)
-        self._resumption.apply(restoring.prepare(latest, self._objects, with_rng=True))
+        prepared = restoring.prepare(latest, self._objects, with_rng=True)
+        self._saves.forget()
+        self._resumption.apply(prepared)
         self._resumption.restored(latest, rewind)
         self._go_back()
         self._clear_away()
@@ -316,6 +318,7 @@ class Checkpointer:
         prepared = restoring.prepare(checkpoint, wanted, with_rng=whole)
         self._save_unless_restored("end")
         self.wait()
+        self._saves.forget()
         self._resumption.apply(prepared)
         self._resumption.restored(checkpoint, rewind)
         _log.info("checkpoint.restored run=%s checkpoint=%s", self.run.url, checkpoint.name)

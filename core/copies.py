@@ -71,6 +71,10 @@ class Resting:
         """Block and address → the tensor, and what it said of itself."""
         self._trusts = True
 
+    def forget(self) -> None:
+        """Hold on to no tensor."""
+        self._held = {}
+
     def distrust(self) -> None:
         """Take no tensor for what it was."""
         self._trusts = False

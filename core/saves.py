@@ -69,7 +69,7 @@ class Saves:
         """The last one, until training has been told of it."""
         self._superseded: tuple[str, ...] = ()
         """Why a save is due as soon as the writer is free; it takes the state of then."""
-        self._told_of_staging = False
+        self._told_of_staging: set[str] = set()
         _OPEN.add(self)
 
     @property
@@ -98,6 +98,10 @@ class Saves:
     def bring_back_one(self, which: str | int) -> str | int:
         """Bring one checkpoint back from the mirror, if only that has it; returns what it is called in the run."""
         return which if self._mirror is None else self._mirror.bring_back_one(which, fresh=not self._has_gone_on)
+
+    def forget(self) -> None:
+        """The objects are about to get other tensors: hold on to none that they have. No save is in flight."""
+        self._snapshots.forget()
 
     @property
     def _has_gone_on(self) -> bool:
@@ -182,14 +186,18 @@ class Saves:
         if self._pace.mode == "sync":
             return self._snapshots.live(), True
         limit = self._pace.max_staging_bytes
-        staged = self._snapshots.staged(self._staging, overlap=self._pace.snapshot == "overlap", limit=limit)
+        try:
+            staged = self._snapshots.staged(self._staging, overlap=self._pace.snapshot == "overlap", limit=limit)
+        except MemoryError as error:
+            return self._taken_live(f"there is no memory for a copy of the state ({error})")
         if staged is not None:
             return staged, False
-        if not self._told_of_staging:
-            self._told_of_staging = True
-            warn_caller(
-                f"a snapshot takes more than max_staging_bytes={limit:,}, so training waits until each save is written."
-            )
+        return self._taken_live(f"a snapshot takes more than max_staging_bytes={limit:,}")
+
+    def _taken_live(self, why: str) -> tuple[Snapshot, bool]:
+        if why not in self._told_of_staging:
+            self._told_of_staging.add(why)
+            warn_caller(f"{why}, so training waits until each save is written.")
         return self._snapshots.live(), True
 
     def _take_again(self) -> Snapshot:

@@ -167,6 +167,12 @@ class Snapshots:
             arriving=arriving,
         )
 
+    def forget(self) -> None:
+        """Hold on to no tensor: the objects are about to get others, and these are to be freed."""
+        for capturing in (*self._capturings, self._rng):
+            capturing.forget()
+        self._resting.forget()
+
     def distrust(self) -> None:
         """Take no tensor for what it was: one was changed, and nobody was told."""
         self._resting.distrust()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
+
+from keepbest import Checkpointer, CheckpointPolicy
 
 CHILD = Path(__file__).with_name("leaks.py")
 MB = 1 << 20
@@ -49,3 +54,18 @@ def test_a_training_takes_one_copy_of_its_state(tmp_path):
     assert full["high"] - full["before"]["rss"] <= 1.1 * full["state"] + own
     assert full["during"]["rss"] - full["before"]["rss"] >= 0.9 * full["state"]
     assert full["after"]["rss"] - full["before"]["rss"] <= own + 5 * MB
+
+
+@pytest.mark.parametrize("how", ["resume", "restore"])
+def test_what_a_restore_replaces_is_freed(how, tmp_path):
+    """The tensors that an optimizer had before a restore are held by nobody, not until the next save either."""
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(4)).sum().backward()
+    optimizer.step()
+    with Checkpointer(tmp_path / "run", CheckpointPolicy(at_end=False), model=model, optimizer=optimizer) as ckpt:
+        ckpt.save().result()
+        before = weakref.ref(optimizer.state[model.weight]["exp_avg"])
+        ckpt.resume() if how == "resume" else ckpt.restore("latest")
+        gc.collect()
+        assert before() is None
