@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 PEERS  := $(VENV)/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-bucket test test-all test-fast lint format bench bench-quick bench-bucket clean
+.PHONY: help demo demo-bucket test test-all test-fast lint format bench bench-quick bench-bucket faults clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,9 +33,10 @@ demo-bucket: $(READY)   ## the same in a bucket, on an S3 server that it starts 
 
 test: lint $(READY)   ## everything CI runs: lint, types, tests (Keras' slow kill tests on the TensorFlow backend only)
 	@$(BIN)/python -m pytest -q -n 2 --ignore tests/adapters/keras
-	@KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m "not slow" tests/adapters/keras
-	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m "not slow" tests/adapters/keras
-	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q tests/adapters/keras
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(addprefix keras-on-,tensorflow torch jax)
+
+keras-on-%: $(READY)
+	@KERAS_BACKEND=$* $(BIN)/python -m pytest -q $(if $(filter tensorflow,$*),,-m "not slow") tests/adapters/keras
 
 test-all: test   ## the slow Keras tests on JAX and PyTorch as well
 	@KERAS_BACKEND=torch $(BIN)/python -m pytest -q -m slow tests/adapters/keras
@@ -58,7 +59,7 @@ $(PEERS): $(READY)
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[bench]"
 	@touch $(PEERS)
 
-bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (some ten minutes)
+bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (some fifteen minutes)
 	@$(BIN)/python benchmarks/run.py
 
 bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
@@ -66,6 +67,9 @@ bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
 
 bench-bucket: $(READY)   ## the same for buckets, with s3fs, boto3, obstore, torch.save, DCP and gcsfs (some ten minutes)
 	@$(BIN)/python benchmarks/buckets.py
+
+faults: $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (some ten minutes)
+	@$(BIN)/python tests/faults/run.py
 
 clean:           ## remove everything that was built
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-runs

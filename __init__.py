@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .storage.history import History
     from .storage.progress import on_progress
     from .storage.run import Run, open_run
+    from .storage.trust import Trusted
 
 _HOMES = {
     "Checkpoint": ".storage.checkpoint",
@@ -42,6 +43,7 @@ _HOMES = {
     "Run": ".storage.run",
     "SaveHandle": ".core.writer",
     "Stateful": ".core.state",
+    "Trusted": ".storage.trust",
     "on_progress": ".storage.progress",
     "open_run": ".storage.run",
 }
@@ -60,6 +62,7 @@ __all__ = [
     "Run",
     "SaveHandle",
     "Stateful",
+    "Trusted",
     "on_progress",
     "open_run",
 ]

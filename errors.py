@@ -3,6 +3,7 @@
     KeepbestError
     ├── ConfigError (ValueError)                a setting is wrong; raised at construction
     │   ├── UnknownModeError                    mode is none of auto, min, max
+    │   ├── KeyFileError                        no key that signs or verifies
     │   ├── AmbiguousModeError                  mode="auto" and the metric's name is not in the table
     │   └── PolicyError                         a policy that contradicts itself or can never save
     ├── UsageError (RuntimeError)               calls in an order that cannot be right
@@ -26,7 +27,8 @@
     ├── DamagedError (ValueError)               what is stored is not what was written
     │   ├── DamagedManifestError
     │   ├── DamagedFileError                    names the file, and the tensor if there is one
-    │   └── UnsupportedFormatError              written by a newer keepbest
+    │   ├── UnsupportedFormatError              written by a newer keepbest
+    │   └── UntrustedError                      not signed by the trusted key, or not as it stands there
     ├── StorageError (OSError)                  the place to store refused
     │   ├── ObjectNotFoundError (FileNotFoundError)
     │   ├── ObjectExistsError (FileExistsError)
@@ -124,6 +126,17 @@ def _stage_and_word(metric: str) -> tuple[str, str]:
             if metric.lower().startswith(stage + separator):
                 return metric[: len(stage) + 1], metric[len(stage) + 1 :]
     return "", metric
+
+
+class KeyFileError(ConfigError):
+    """A file is no key to sign or to verify with. What is in it is never shown."""
+
+    def __init__(self, location: str, problem: str) -> None:
+        self.location, self.problem = location, problem
+        super().__init__(
+            f"{location} {problem}. Make a pair of keys by `openssl genpkey -algorithm ed25519 -out signing.pem` and "
+            "`openssl pkey -in signing.pem -pubout -out signing.pub.pem`: sign with the first, verify with the second."
+        )
 
 
 class PolicyError(ConfigError):
@@ -353,6 +366,19 @@ class UnsupportedFormatError(DamagedError):
         super().__init__(
             f"{location} has format version {found}; this keepbest reads version {supported}. "
             "Install a newer keepbest to read it."
+        )
+
+
+class UntrustedError(DamagedError):
+    """What is stored is not what the holder of the trusted key signed. Nothing of it was used."""
+
+    def __init__(self, location: str, problem: str, *, key: str | None = None, tensor: str | None = None) -> None:
+        self.location, self.problem, self.key, self.tensor = location, problem, key, tensor
+        what = f"the tensor '{tensor}' in {location}" if tensor is not None else location
+        by = "" if key is None else f" ({key})"
+        super().__init__(
+            f"{what} is not trusted{by}: {problem}. Nothing was restored. Take a checkpoint that the holder of the key "
+            "signed, which `keepbest verify --key` finds; or, if you know where this one comes from, sign it."
         )
 
 

@@ -19,6 +19,7 @@ import click
 
 from .. import __version__
 from ..errors import KeepbestError, did_you_mean
+from ..storage.printable import printable
 from . import INSTALL
 from .words import printable_lines
 
@@ -26,6 +27,7 @@ VERBS = {
     "ls": "List the checkpoints of a run.",
     "show": "Show everything about one checkpoint.",
     "verify": "Read every byte of a run and say which checkpoints are whole.",
+    "sign": "Sign the checkpoints of a run, or one of them.",
     "export": "Copy the weights of a checkpoint out of its run, as plain files.",
     "gc": "Delete what a crash left in a run and no checkpoint needs.",
 }
@@ -48,7 +50,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb."""
         if cmd_name not in VERBS:
-            ctx.fail(f"no such verb '{printable_lines(cmd_name)}'.{did_you_mean(cmd_name, VERBS)}")
+            ctx.fail(f"no such verb '{printable(cmd_name)}'.{did_you_mean(cmd_name, VERBS)}")
         command: click.Command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
         return command
 
@@ -63,8 +65,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except KeepbestError as error:
             if ctx.meta.get(TRACEBACK):
-                traceback.print_exception(error)
-            raise click.ClickException(printable_lines(str(error))) from error
+                click.echo(printable_lines("".join(traceback.format_exception(error))), err=True, nl=False)
+            raise click.ClickException(printable(str(error))) from error
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] != "rich":
                 raise
@@ -105,7 +107,7 @@ def run(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception:  # noqa: BLE001 - the user sees it whole; Python's own exit code for it would read as "no"
-        traceback.print_exc()
+        click.echo(printable_lines(traceback.format_exc()), err=True, nl=False)
         click.echo(f"This is a bug of keepbest {__version__}.", err=True)
         return BUG
     return code if isinstance(code, int) else OK
@@ -127,4 +129,4 @@ def _warnings_as_sentences() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"Warning: {printable_lines(str(message))}", err=True)
+    click.echo(f"Warning: {printable(str(message))}", err=True)

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import click
 
 from ..errors import ObjectExistsError
+from ..storage.printable import printable
 from ..storage.run import open_run
 from . import machine, screen, words
 from .options import run_verb
@@ -70,7 +71,7 @@ def export(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     try:
         files = checkpoint.export(target, objects=objects or None, with_records=with_records, overwrite=force)
     except ObjectExistsError as error:
-        raise click.ClickException(f"{words.printable_lines(str(error))} To replace it, say --force.") from error
+        raise click.ClickException(f"{printable(str(error))} To replace it, say --force.") from error
     if as_json:
         machine.emit(
             "export/1",

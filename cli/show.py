@@ -13,6 +13,7 @@ import click
 from ..errors import DamagedError
 from ..storage.checkpoint import Checkpoint
 from ..storage.manifest import Artifact, Manifest, TensorRecord
+from ..storage.printable import printable
 from ..storage.run import Run, open_run
 from ..storage.statefile import ObjectRecord
 from . import machine, screen, words
@@ -106,7 +107,7 @@ def _objects(checkpoint: Checkpoint) -> Mapping[str, ObjectRecord] | None:
     try:
         return checkpoint.state().objects
     except DamagedError as error:
-        click.echo(f"Warning: {words.printable_lines(str(error))}", err=True)
+        click.echo(f"Warning: {printable(str(error))}", err=True)
         return None
 
 

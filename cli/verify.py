@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import click
 
-from ..storage.run import open_run
-from ..storage.verify import Problem
+from ..storage.listing import Listing
+from ..storage.run import Run, open_run
+from ..storage.trust import Trusted
+from ..storage.verify import Problem, Report
 from ..storage.verify import verify as check
 from . import machine, screen, words
 from .app import NO
@@ -28,6 +31,8 @@ class ProblemJson(TypedDict):
     tensor: str | None
     """null: the file as a whole."""
     message: str
+    untrusted: bool
+    """true: it is not what the key's holder signed."""
 
 
 class VerifyJson(TypedDict):
@@ -35,7 +40,9 @@ class VerifyJson(TypedDict):
 
     run: str
     ok: bool
-    """true: everything is whole; the exit code is 0, else 1."""
+    """true: everything is whole, and signed if a key was given; the exit code is 0, else 1."""
+    key: str | None
+    """The public key by which everything must be signed; null: none was given."""
     bytes: int
     """How many were read."""
     whole: list[str]
@@ -45,45 +52,86 @@ class VerifyJson(TypedDict):
 
 @click.command(epilog="Example: keepbest verify runs/7 && keepbest export runs/7 best.safetensors")
 @run_verb
+@click.argument("checkpoint", required=False)
+@click.option(
+    "--key", "key", metavar="FILE", help="A public key (Ed25519, PEM): what is not signed by it counts as damaged."
+)
+@click.option(
+    "--run", "run_name", metavar="NAME", help="What the signer called the run, if it is not the last part of the URL."
+)
 @click.pass_context
-def verify(ctx: click.Context, /, url: str, storage_options: Mapping[str, Any], as_json: bool) -> None:  # noqa: FBT001
+def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
+    ctx: click.Context,
+    /,
+    url: str,
+    storage_options: Mapping[str, Any],
+    as_json: bool,  # noqa: FBT001
+    checkpoint: str | None,
+    key: str | None,
+    run_name: str | None,
+) -> None:
     """Read every byte of a run and say which checkpoints are whole.
 
-    The exit code is 1 if anything is not as it was written.
+    CHECKPOINT is best, latest, a name or its unique beginning, or a sequence number; without it all are read. The exit
+    code is 1 if anything is not as it was written; with --key, also if anything is not as the key's holder signed it.
     """
+    if run_name is not None and key is None:
+        raise click.UsageError("--run says what a signer called the run, and without --key no signature is looked at.")
     run = open_run(url, storage_options=storage_options)
-    report = check(run.backend, run.listing())
+    trusted = None if key is None else Trusted(key, run=run_name)
+    report = check(run.backend, _chosen(run, checkpoint), trusted)
     if as_json:
         machine.emit(
             "verify/1",
             VerifyJson(
                 run=run.url,
                 ok=report.ok,
+                key=None if trusted is None else str(trusted.key),
                 bytes=report.nbytes,
                 whole=list(report.whole),
                 problems=[_problem_to_json(problem) for problem in report.problems],
             ),
         )
     else:
-        _show(run.url, report.whole, report.problems, report.nbytes)
+        _show(run.url, report, trusted)
     if not report.ok:
         ctx.exit(NO)
 
 
 def _problem_to_json(problem: Problem) -> ProblemJson:
-    return ProblemJson(checkpoint=problem.checkpoint, file=problem.file, tensor=problem.tensor, message=problem.message)
+    return ProblemJson(
+        checkpoint=problem.checkpoint,
+        file=problem.file,
+        tensor=problem.tensor,
+        message=problem.message,
+        untrusted=problem.untrusted,
+    )
 
 
-def _show(url: str, whole: Sequence[str], problems: Sequence[Problem], nbytes: int) -> None:
+def _chosen(run: Run, checkpoint: str | None) -> Listing:
+    """Return the listing of what is to be read."""
+    listing = run.listing()
+    if checkpoint is None:
+        return listing
+    return replace(listing, checkpoints=(run.get(checkpoint).info,), damaged=())
+
+
+def _show(url: str, report: Report, trusted: Trusted | None) -> None:
+    whole, problems = report.whole, report.problems
     for name in whole[-_SHOWN:]:
         screen.line(f"whole    {name}", "green")
     if len(whole) > _SHOWN:
         screen.line(f"whole    and {len(whole) - _SHOWN:,} older", "green")
-    damaged = dict.fromkeys(problem.checkpoint for problem in problems)
-    for name in damaged:
-        screen.line(f"DAMAGED  {name}", "bold red")
+    damaged = {problem.checkpoint: problem.untrusted for problem in reversed(problems)}
+    for name in dict.fromkeys(problem.checkpoint for problem in problems):
+        screen.line(f"{'UNSIGNED' if damaged[name] else 'DAMAGED '} {name}", "bold red")
         for problem in problems:
             if problem.checkpoint == name:
                 screen.line(f"         - {problem.message}")
-    verdict = f"{words.count(len(damaged), 'checkpoint')} damaged, " if damaged else ""
-    screen.line(f"{url}: {verdict}{words.count(len(whole), 'checkpoint')} whole, {words.size(nbytes)} read.")
+    unsigned = sum(damaged.values())
+    verdict = f"{words.count(len(damaged) - unsigned, 'checkpoint')} damaged, " if len(damaged) > unsigned else ""
+    verdict += f"{words.count(unsigned, 'checkpoint')} not as signed, " if unsigned else ""
+    signed = "" if trusted is None else f" and signed by {trusted.key}"
+    screen.line(
+        f"{url}: {verdict}{words.count(len(whole), 'checkpoint')} whole{signed}, {words.size(report.nbytes)} read."
+    )

@@ -21,6 +21,7 @@ from ..storage.backend import Backend, open_backend
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
 from ..storage.run import Run
+from ..storage.trust import Trust, as_trusted
 from . import restoring, rng
 from .caller import warn_caller
 from .decision import Decision
@@ -288,7 +289,9 @@ class Checkpointer:
         _log.info("run.resumed run=%s checkpoint=%s at=%s", self.run.url, latest.name, self.position)
         return self.position
 
-    def restore(self, which: str | int = "best", *, only: str | Sequence[str] | None = None) -> Checkpoint:
+    def restore(
+        self, which: str | int = "best", *, only: str | Sequence[str] | None = None, trusted: Trust | None = None
+    ) -> Checkpoint:
         """Set the objects to their states in a checkpoint. If training goes on from there, it makes a new branch.
 
         What training left is saved before, if the policy saves at the end. Within `epochs()` the loop goes on with the
@@ -297,18 +300,21 @@ class Checkpointer:
         Args:
             which: "best", "latest", a checkpoint's name or its unique beginning, or a sequence number.
             only: names of objects; None means all. Training goes on from a checkpoint only if all were restored.
+            trusted: the public key whose holder must have signed it as it is, as `open_run` takes it.
 
         Returns:
             The checkpoint.
 
         Raises:
             CheckpointNotFoundError: there is none of that name.
-            StateMismatchError, TornStateError, DamagedError: as `resume`.
+            StateMismatchError, TornStateError, DamagedError: as `resume`. UntrustedError: nothing was changed.
             SaveFailedError: what training left could not be saved; nothing was changed.
         """
         self._check_open("restore")
+        demanded = as_trusted(trusted)
         self.wait()
-        checkpoint = self.run.get(self._saves.bring_back_one(which))
+        found = self._saves.bring_back_one(which)
+        checkpoint = Run(self.run.backend, demanded).get(found if demanded is None else which)
         names = [only] if isinstance(only, str) else only
         wanted = self._objects if names is None else {name: self._object(name) for name in names}
         if not checkpoint.complete and only is None:

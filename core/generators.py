@@ -8,12 +8,26 @@ from typing import Any
 
 import numpy as np
 
+_MT19937_WORDS = 624
+_PHILOX_WORDS = 4
+
 
 def as_stateful(obj: Any) -> Any:
     """Return a generator with `state_dict` and `load_state_dict`; anything else as it is."""
     if isinstance(obj, random.Random):
         return PythonGenerator(obj)
     return NumpyGenerator(obj) if isinstance(obj, np.random.Generator | np.random.RandomState) else obj
+
+
+def check_numpy(state: Any) -> None:
+    """Check what NumPy believes: places in a generator's memory, which lead out of it if they are a stranger's.
+
+    Raises:
+        ValueError: they do.
+    """
+    for place, end in ((state["state"].get("pos", 0), _MT19937_WORDS), (state.get("buffer_pos", 0), _PHILOX_WORDS)):
+        if not 0 <= int(place) <= end:
+            raise ValueError(f"{place!r:.80} is no place in the state of a random number generator")
 
 
 class PythonGenerator:
@@ -47,6 +61,7 @@ class NumpyGenerator:
 
     def load_state_dict(self, state: Any) -> None:
         """Take what `state_dict` returned."""
+        check_numpy(state)
         if isinstance(self._generator, np.random.RandomState):
             self._generator.set_state(state)
         else:

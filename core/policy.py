@@ -219,6 +219,7 @@ class CheckpointPolicy(MonitorSettings):
         self._check_monitors()
         self._check_when()
         self._check_keep()
+        self._check_text()
         return self
 
     def _check_monitors(self) -> None:
@@ -261,6 +262,12 @@ class CheckpointPolicy(MonitorSettings):
             raise PolicyError(f"KeepBest names {_and(unknown)}, and this policy monitors {_and(keys)}.")
         if self.best_contents == "weights" and not bests:
             raise PolicyError("best_contents='weights', and nothing is kept for being the best: set keep_best.")
+
+    def _check_text(self) -> None:
+        try:
+            self.model_dump_json()
+        except ValueError as error:
+            raise PolicyError(f"this policy cannot be written as text: {error}.") from error
 
     def _is_set(self, name: str) -> bool:
         """Say whether the field differs from what it is when nobody sets it."""

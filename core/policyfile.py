@@ -34,7 +34,7 @@ def parse_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if kind == ".toml":
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise PolicyError(f"{file} is not valid TOML: {error}.") from error
     return _parse_yaml(text, str(file))
 
@@ -47,7 +47,9 @@ def parse_json(text: str | bytes, what: str = "this policy") -> dict[str, Any]:
     """
     try:
         return _fields(json.loads(text), what)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except PolicyError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise PolicyError(f"{what} is not valid JSON: {error}.") from error
 
 
@@ -58,7 +60,9 @@ def _parse_yaml(text: str, what: str) -> dict[str, Any]:
         raise ConfigError(f"reading {what} needs PyYAML: pip install pyyaml, or write it as .toml or .json.") from error
     try:
         return _fields(yaml.safe_load(text), what)
-    except yaml.YAMLError as error:
+    except PolicyError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise PolicyError(f"{what} is not valid YAML: {error}.") from error
 
 

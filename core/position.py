@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..errors import ConfigError
@@ -52,8 +52,19 @@ class Position:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Position:
-        """Return what `to_json` was called on."""
-        return cls(next_epoch=data["next_epoch"], step=data["step"], steps_in_epoch=data["steps_in_epoch"])
+        """Return what `to_json` was called on.
+
+        Raises:
+            ConfigError: it is something else.
+        """
+        try:
+            counts = {field.name: data[field.name] for field in fields(cls)}
+        except (LookupError, TypeError) as error:
+            raise ConfigError(f"this is no position of a training ({error!r}): {data!r:.200}") from error
+        for name, count in counts.items():
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise ConfigError(f"this is no position of a training: {name} is {count!r:.80}")
+        return cls(**counts)
 
     def __str__(self) -> str:
         if self.steps_in_epoch:

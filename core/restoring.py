@@ -37,7 +37,12 @@ class Restore:
         _apply(self.objects, self.states, self.checkpoint)
         if self.generators is not None:
             _let_iterators_begin(self.objects)
-            rng.restore(self.generators)
+            try:
+                rng.restore(self.generators)
+            except Exception as error:
+                # Whatever a library says of a state that is none of its own: the objects have theirs already.
+                problem = f"{rng.NAME}: {type(error).__name__}: {error!s:.200}"
+                raise TornStateError(self.checkpoint, [problem]) from error
 
 
 def prepare(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: bool) -> Restore:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..storage.statefile import Role
-from .generators import PythonGenerator
+from .generators import PythonGenerator, check_numpy
 from .registry import adapter_named, adapters_in_use
 
 NAME = "rng"
@@ -27,6 +27,7 @@ def read() -> tuple[Any, Role, None]:
 
 def restore(state: Any) -> None:
     """Set them; a framework that is not imported now is left out, as nothing can have used its generator."""
+    check_numpy(state["numpy"])
     PythonGenerator(random).load_state_dict(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002 - as above
     for name, framework in state["frameworks"].items():

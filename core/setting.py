@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Self, dataclass_transform
 
@@ -35,6 +36,10 @@ class Setting(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             raise _readable(error, type(self)) from None
+        except UnicodeEncodeError as error:  # of half a surrogate pair, pydantic can make no message
+            raise PolicyError(f"{type(self).__name__}: what it holds cannot be written as text: {error}.") from error
+        except RecursionError as error:
+            raise PolicyError(f"{type(self).__name__}: it refers to itself, or is nested too deeply.") from error
         except TypeError as error:
             # A dictionary in place of a nested setting, with keys that are not words.
             raise PolicyError(f"{type(self).__name__}: the name of a field must be a word ({error}).") from error
@@ -82,10 +87,16 @@ def _sentence(field: str, problems: list[Any], kind: type[BaseModel]) -> str:
     if first["type"] == "union_tag_invalid":
         return _unknown_kind(field, **first["ctx"])
     if first["type"] == "union_tag_not_found":
-        return f"{field} must be a rule, or its fields with its kind (got {first['input']!r:.60})"
+        return f"{field} must be a rule, or its fields with its kind (got {_got(first['input'])})"
     wanted = dict.fromkeys(problem["msg"].replace("Input should be ", "", 1) for problem in problems)
     verb = " must be" if first["msg"].startswith("Input should be ") else ":"
-    return f"{field}{verb} {' or '.join(wanted)} (got {first['input']!r:.60})"
+    return f"{field}{verb} {' or '.join(wanted)} (got {_got(first['input'])})"
+
+
+def _got(value: object) -> str:
+    """Return a value in words, without unfolding what refers to one list a thousand times, as YAML can."""
+    plain = not isinstance(value, list | dict | tuple | set)
+    return f"{value!r:.60}" if plain else f"{reprlib.repr(value):.60}"
 
 
 def _unknown_kind(field: str, tag: str, expected_tags: str, **_: object) -> str:

@@ -34,6 +34,9 @@ class Staging:
         """Return a writable region for each size in bytes; the regions handed out before are reused.
 
         Cost: nothing, unless more is needed than ever before.
+
+        Raises:
+            MemoryError: there is not so much.
         """
         starts, end = [], 0
         for size in sizes:
@@ -41,7 +44,10 @@ class Staging:
             end += -(-size // _PAGE) * _PAGE
         if end > self.nbytes:
             self.release()  # before the larger one is made
-            self._block = mmap.mmap(-1, end)
+            try:
+                self._block = mmap.mmap(-1, end)
+            except OSError as error:
+                raise MemoryError(f"{end:,} bytes for a snapshot cannot be had") from error
             self.generation += 1
         view = memoryview(self._block) if self._block is not None else memoryview(b"")
         return [view[start : start + size] for start, size in zip(starts, sizes, strict=True)]

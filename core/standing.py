@@ -59,7 +59,7 @@ class Standing:
                 smoothing_state=tuple(map(float, standing["smoothing_state"])),
                 overfit_pairs=tuple((float(one), float(other)) for one, other in standing["overfit_pairs"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise ConfigError(f"this is not the standing of a monitor ({error!r}): {standing!r:.200}") from error
 
     def check_continues(self, before: Standing) -> None:

@@ -155,7 +155,11 @@ def mismatches(name: str, obj: Any, state: Any) -> list[str]:
     """Return every reason why `state` does not fit `obj`; changes nothing."""
     adapter = _handler(obj)
     if adapter is not None:
-        return [f"{name}: {problem}" for problem in adapter.mismatches(obj, state)]
+        try:
+            return [f"{name}: {problem}" for problem in adapter.mismatches(obj, state)]
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # Adapters compare states of the form that they have written themselves; a stranger's has any form.
+            return [f"{name}: its state in the checkpoint is of another form ({type(error).__name__}: {error!s:.200})"]
     if not isinstance(obj, Stateful) and type(obj) is not type(state):
         return [f"{name}: it is a {type(obj).__name__}, the checkpoint holds a {type(state).__name__}"]
     return []

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import MetricError, StorageError
+from ..errors import ConfigError, DamagedFileError, MetricError, StorageError
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History, Row
 from ..storage.journal import Journal, Mark
+from ..storage.layout import STATE_FILE
 from ..storage.manifest import Score
 from ..storage.run import Run
 from .caller import warn_caller
@@ -109,7 +110,13 @@ class Training:
             DamagedError: the checkpoint is damaged.
         """
         stored = checkpoint.state().training
-        mark = Mark(branch=stored["journal"]["branch"], rows=stored["journal"]["rows"])
+        try:
+            position, mark = Position.from_json(stored["position"]), _mark(stored["journal"])
+            monitors = {standing["monitor"]: standing for standing in stored["monitors"]}
+        except (LookupError, TypeError, ConfigError) as error:
+            raise DamagedFileError(
+                f"{checkpoint.name}/{STATE_FILE}", f"it does not say where training stood ({error})"
+            ) from error
         history = self._run.history_at(mark)
         if len(history.rows) < mark.rows:
             warn_caller(
@@ -118,8 +125,8 @@ class Training:
             )
         return Rewind(
             checkpoint=checkpoint,
-            position=Position.from_json(stored["position"]),
-            monitors=_continued(self._policy.monitors(), stored["monitors"], history),
+            position=position,
+            monitors=_continued(self._policy.monitors(), monitors, history),
             history=history,
             mark=mark,
         )
@@ -158,6 +165,13 @@ class Training:
             warn_caller(f"{error} What was logged is kept, and written when that is possible again.")
 
 
+def _mark(stored: Mapping[str, Any]) -> Mark:
+    branch, rows = stored["branch"], stored["rows"]
+    if not isinstance(branch, str) or not isinstance(rows, int) or not branch.isprintable():
+        raise TypeError(f"the journal's branch {branch!r:.80} and number of rows {rows!r:.80} are none")
+    return Mark(branch=branch, rows=rows)
+
+
 def _judged(
     monitors: tuple[MetricMonitor, ...], metrics: Mapping[str, object], *, epoch: int, step: int
 ) -> tuple[Verdict, ...]:
@@ -174,10 +188,9 @@ def _judged(
 
 
 def _continued(
-    monitors: tuple[MetricMonitor, ...], standings: Sequence[Mapping[str, Any]], history: History
+    monitors: tuple[MetricMonitor, ...], known: Mapping[str, Mapping[str, Any]], history: History
 ) -> tuple[MetricMonitor, ...]:
     """Set fresh monitors to the standings of the same metric; one that is new judges the history from its start."""
-    known = {standing["monitor"]: standing for standing in standings}
     for monitor in monitors:
         if monitor.key in known:
             monitor.restore_standing(known[monitor.key])

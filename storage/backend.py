@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ..errors import ConfigError
+from .printable import without_password
 
 Buffer = bytes | bytearray | memoryview
 
@@ -234,13 +235,16 @@ def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
     if isinstance(url, os.PathLike):
         url = os.fspath(url)
     if not isinstance(url, str) or not url.strip() or "\0" in url:
-        got = repr(url) if isinstance(url, str) else f"a {type(url).__name__}"
+        got = repr(without_password(url)) if isinstance(url, str) else f"a {type(url).__name__}"
         raise ConfigError(f"the URL of a run must be a non-empty text (got {got}). Give a folder or scheme://… first.")
     torn = _TORN_SCHEME.match(url)
     if torn:
-        meant = f"{torn[1].lower()}://{url[torn.end() :]}"
-        raise ConfigError(f"{url} is no URL, and hardly a folder. Did you mean {meant}?")
+        meant = re.sub(r"://.*@", "://…@", f"{torn[1].lower()}://{url[torn.end() :]}")  # it may hold a password
+        raise ConfigError(f"{torn[0]}… is no URL, and hardly a folder. Did you mean {meant}?")
     scheme, found, _ = url.partition("://")
+    if found and any("\ud800" <= character <= "\udfff" for character in url):  # local names may be any bytes
+        shown = without_password(url).encode("ascii", "backslashreplace").decode()
+        raise ConfigError(f"{shown} is no URL: it holds bytes that are no text.")
     name = _BACKENDS.get(scheme if found else "", "remote")
     module = importlib.import_module(f".{name}", __package__)
     opened: Backend = module.open_backend(url, dict(storage_options or {}))

@@ -29,6 +29,7 @@ from ..errors import (
 from .backend import Capabilities, Chunk, Entry
 from .client import DELETE_BATCH, Client, Source, Upload
 from .layout import COMMITS, TEMPORARY_PREFIX, checkpoint_of
+from .printable import without_password
 from .segments import SegmentAppender
 from .transfer import Transfer, TransferSettings
 
@@ -190,10 +191,11 @@ class BucketBackend:
         scheme, found, path = url.partition("://")
         if not found or scheme not in self._schemes:
             raise ConfigError(
-                f"{url} does not begin with {self._schemes[0]}://, and a run in such a bucket can place files only in "
-                "one."
+                f"{without_password(url)} does not begin with {self._schemes[0]}://, and a run in such a bucket can "
+                "place files only in one."
             )
         bucket, _, key = path.partition("/")
+        no_secrets_in(bucket, scheme)
         if not key:
             raise ConfigError(f"{url} names a bucket, not an object in it. Give a URL that ends in a file name.")
         target = self._transfer_to(bucket)
@@ -278,6 +280,11 @@ def no_secrets_in(bucket: str, scheme: str) -> None:
         raise ConfigError(
             f"the URL {scheme}://…@{bucket.rpartition('@')[2]} holds credentials, and URLs are shown. Give them in "
             "storage_options or the environment."
+        )
+    if ":" in bucket and not bucket.startswith("arn:"):  # a secret may hold a slash, and end there what looks like one
+        raise ConfigError(
+            f"what stands behind {scheme}:// is no name of a bucket: it has a colon. If it is a key and a secret, give "
+            "them in storage_options or the environment: URLs are shown."
         )
 
 

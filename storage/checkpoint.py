@@ -8,16 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import CheckpointNotFoundError, DamagedFileError, ObjectNotFoundError
-from . import export, progress, statefile, tensorfile
+from . import export, keys, progress, signing, statefile, tensorfile
 from .arrays import Converter, converter
 from .backend import Backend
-from .digest import digest
+from .digest import altered, matches
 from .export import ExportedFile
+from .keys import KeySource
 from .layout import STATE_FILE, data_key
 from .listing import read_manifest
-from .manifest import CheckpointInfo, JsonFloat, Manifest, Score
+from .manifest import Artifact, CheckpointInfo, JsonFloat, Manifest, Score
+from .signing import Signed
 from .statefile import StateFile
 from .tensorfile import TensorView
+from .trust import Trusted
 from .typedjson import Json
 
 
@@ -28,9 +31,10 @@ class Checkpoint:
         >>> weights = keepbest.open_run("runs/7").best.load("model")          # {name: numpy array}
     """
 
-    def __init__(self, backend: Backend, facts: CheckpointInfo) -> None:
+    def __init__(self, backend: Backend, facts: CheckpointInfo, trusted: Trusted | None = None) -> None:
         self.info = facts
         self._backend = backend
+        self._trusted = trusted
         self._manifest: Manifest | None = None
         self._state: StateFile | None = None
 
@@ -85,10 +89,11 @@ class Checkpoint:
             DamagedManifestError: it was truncated or altered.
             UnsupportedFormatError: a newer keepbest wrote it.
             CheckpointNotFoundError: it was retired since it was listed.
+            UntrustedError: the run was opened with a trusted key, whose holder did not sign it as it is.
         """
         if self._manifest is None:
             try:
-                found = read_manifest(self._backend, self.sequence)
+                found = read_manifest(self._backend, self.sequence, self._trusted)
             except ObjectNotFoundError as error:
                 raise CheckpointNotFoundError(self.name, self._backend.url) from error
             if found.name != self.name:  # its number was given out again
@@ -117,18 +122,21 @@ class Checkpoint:
             DamagedFileError: it is missing or altered.
             CheckpointNotFoundError: the checkpoint has no such file.
         """
-        artifact = self.manifest().artifacts.get(file)
-        if artifact is None:
-            raise CheckpointNotFoundError(file, self._where(""), list(self.manifest().artifacts))
+        artifact = self._artifact(file)
         try:
             data = self._backend.read(data_key(self.name, file))
         except ObjectNotFoundError as error:
             raise DamagedFileError(self._where(file), "it does not exist") from error
         if len(data) != artifact.size:
             raise DamagedFileError(self._where(file), f"it has {len(data)} bytes, not {artifact.size}")
-        if digest(data) != artifact.digest:
-            raise DamagedFileError(self._where(file), "its bytes are not those that were written")
+        if not matches(data, artifact.digest):
+            raise altered(self._where(file), artifact.digest)
         return data
+
+    def check_file(self, file: str) -> None:
+        """Compare one file with its digest, a piece at a time; raises as `read_file`."""
+        for _ in export.checked(self._backend, data_key(self.name, file), self._artifact(file), self._where(file)):
+            pass
 
     def load(self, name: str, framework: str = "numpy", only: str | Sequence[str] | None = None) -> Any:
         """Return the state of one object, every tensor checked against its digest.
@@ -177,8 +185,8 @@ class Checkpoint:
                 if need be, and takes all tensor files. Local.
             objects: names of objects whose tensor files to copy. None: for one file, the only object that holds
                 weights; for a folder, all.
-            with_records: copy what stands beside the tensor files too: `state.json`, and the manifest as
-                `manifest.json`. For a folder.
+            with_records: copy what stands beside the tensor files too: `state.json`, the manifest as `manifest.json`,
+                and the signatures. For a folder.
             overwrite: replace files that exist.
 
         Returns:
@@ -197,9 +205,36 @@ class Checkpoint:
         planned = export.plan(
             self.manifest(), lambda: self.state().objects, os.fspath(target), objects=names, with_records=with_records
         )
+        if with_records:
+            planned += export.plan_signatures(self._backend, self.name, os.fspath(target))
         nbytes = sum(file.artifact.size for file in planned if file.artifact is not None)
         with progress.waiting(), progress.task("export", self.name, nbytes):
             return export.execute(self._backend, planned, overwrite=overwrite)
+
+    def sign(self, key: KeySource, *, run: str | None = None) -> Signed:
+        """Sign it: whoever reads with `trusted=` the public key then accepts it, and no other bytes in its place.
+
+        Sign where the bytes come from: what is signed is what is there now. It is read whole for that.
+
+        Args:
+            key: the private key: the path of a PEM file (PKCS8), or its content.
+            run: what the run is called; None: the last part of its URL. Readers compare it with theirs.
+
+        Raises:
+            KeyFileError: it is no private Ed25519 key.
+            DamagedError: the checkpoint is not as it was written, and was not signed.
+            UntrustedError: a signature by this key is there, of other bytes.
+
+        Example:
+            >>> keepbest.open_run("runs/7").best.sign("signing.pem")
+        """
+        return signing.sign(self._backend, self.info, keys.read_private(key, stacklevel=3), run=run)
+
+    def _artifact(self, file: str) -> Artifact:
+        artifacts = self.manifest().artifacts
+        if file not in artifacts:
+            raise CheckpointNotFoundError(file, self._where(""), list(artifacts))
+        return artifacts[file]
 
     def _record(self, name: str) -> statefile.ObjectRecord:
         objects = self.state().objects

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
+    UnreachableError,
 )
 from . import tensorfile
 from .backend import Backend
@@ -162,8 +163,13 @@ def _write_tensors(backend: Backend, key: str, draft: TensorDraft, known: KnownF
     return artifact
 
 
-def commit(backend: Backend, manifest: Manifest) -> int:
+def commit(backend: Backend, manifest: Manifest, check: Callable[[], None] = lambda: None) -> int:
     """Make a written checkpoint visible (steps 2 and 3); readers see all of it or nothing.
+
+    Args:
+        backend: where it is.
+        manifest: says what it is.
+        check: called between the two steps; what it raises calls the commit off.
 
     Returns:
         The bytes of the manifest's file.
@@ -176,6 +182,7 @@ def commit(backend: Backend, manifest: Manifest) -> int:
     try:
         data = encode(manifest)
         backend.settle()
+        check()
     except BaseException:
         discard(backend, manifest.name, manifest.artifacts)
         raise
@@ -193,7 +200,8 @@ def _accept_if_ours(backend: Backend, manifest: Manifest, error: StorageError) -
     try:
         found = decode(backend.read(key), f"{backend.url}/{key}")
     except ObjectNotFoundError:
-        discard(backend, manifest.name, manifest.artifacts)
+        if not isinstance(error, UnreachableError):  # else it is on its way, for all we know, and must find its data
+            discard(backend, manifest.name, manifest.artifacts)
         raise error from None
     except DamagedManifestError as damage:
         raise ConcurrentWriterError(backend.url, manifest.sequence, "its manifest is damaged") from damage
@@ -205,8 +213,20 @@ def _accept_if_ours(backend: Backend, manifest: Manifest, error: StorageError) -
     backend.settle()
 
 
-def retire(backend: Backend, checkpoints: Iterable[CheckpointInfo], known: KnownFiles | None = None) -> None:
-    """Delete checkpoints, their commits first; `known` may keep some of their files to be written over."""
+def retire(
+    backend: Backend,
+    checkpoints: Iterable[CheckpointInfo],
+    known: KnownFiles | None = None,
+    files: Mapping[str, Iterable[str]] | None = None,
+) -> None:
+    """Delete checkpoints, their commits first.
+
+    Args:
+        backend: where they are.
+        checkpoints: which.
+        known: may keep some of their files to be written over.
+        files: names of checkpoints, and of the files in each, as far as that is known; else it is looked up.
+    """
     going = list(checkpoints)
     if not going:
         return
@@ -215,7 +235,11 @@ def retire(backend: Backend, checkpoints: Iterable[CheckpointInfo], known: Known
     backend.delete([commit_key(checkpoint.sequence) for checkpoint in going])
     backend.settle()
     for checkpoint in going:
-        keys = [entry.key for entry in backend.list(data_prefix(checkpoint.name))]
+        # On a disk a look costs nothing, and finds the signature that somebody may have placed there since.
+        if files is not None and checkpoint.name in files and not backend.capabilities.links:
+            keys = [data_key(checkpoint.name, file) for file in files[checkpoint.name]]
+        else:
+            keys = [entry.key for entry in backend.list(data_prefix(checkpoint.name))]
         if known is not None:
             keys = known.recycle(checkpoint.name, keys)
         backend.delete(keys)

@@ -7,6 +7,7 @@ refuses O_DIRECT, the same writes go through the page cache.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import ctypes
 import errno
@@ -35,6 +36,8 @@ _PIECE = 8 << 20
 _BOUNCE = 4 << 20
 _WORTH = 16 * PAGE
 """Bytes from which it is worth a write of its own not to copy them."""
+_PATIENCE = 10.0
+"""Seconds that a thread has to begin."""
 _WAITING = 8
 """Pieces that may wait for the disk."""
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
@@ -281,12 +284,20 @@ class _Disk:
         self._made = 0
         self._error: BaseException | None = None
         self._stopped = False
-        self._thread = threading.Thread(target=self._work, name="keepbest-disk", daemon=True)
+        self._begun, self._ended = threading.Event(), threading.Event()
         try:
-            self._thread.start()
+            self._start()
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _start(self) -> None:
+        """Start the thread; `Thread.start` waits for ever for one that has no memory to begin with."""
+        _thread.start_new_thread(self._run, ())
+        if not self._begun.wait(_PATIENCE):
+            self._stopped = True
+            self._jobs.put(None)
+            raise MemoryError("the thread that writes to the disk could not begin")
 
     def send(self, data: memoryview, offset: int, owners: object, bounce: mmap.mmap | None) -> None:
         """Have `data` written at `offset`, soon.
@@ -312,20 +323,27 @@ class _Disk:
             OSError: with `write`, something could not be written.
         """
         self._stopped |= not write
-        if self._thread.is_alive():
+        if not self._ended.is_set():
             self._jobs.put(None)
-            self._thread.join()
+            self._ended.wait()
         if write and self._error is not None:
             raise self._error
 
     def close(self) -> None:
         """Let go of the file, unless an interruption left the thread at work on it."""
-        if not self._thread.is_alive():
+        if self._ended.is_set():
             os.close(self._fd)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of it, in the calling thread, by whatever way is left."""
         _write_at(self._fd, data, offset, self._make_room)
+
+    def _run(self) -> None:
+        self._begun.set()
+        try:
+            self._work()
+        finally:
+            self._ended.set()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

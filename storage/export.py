@@ -24,16 +24,19 @@ from ..errors import (
     ObjectNotFoundError,
 )
 from .backend import Backend, Buffer
-from .digest import Hasher, digest, finish
-from .layout import TEMPORARY_PREFIX, TENSOR_SUFFIX, commit_key, data_key
+from .digest import Check, altered, digest, is_signed
+from .layout import STATE_FILE, TEMPORARY_PREFIX, TENSOR_SUFFIX, commit_key, data_key, data_prefix, is_signature
 from .local import LocalBackend, local_path
 from .manifest import Artifact, Manifest, unseal
+from .printable import without_password
 from .statefile import ObjectRecord
 
 MANIFEST_FILE = "manifest.json"
 """What the copy of a checkpoint's manifest is called."""
 
 _CHUNK = 8 << 20
+_WRITTEN = (TENSOR_SUFFIX, STATE_FILE, ".keras", ".h5")
+"""How names of files end that are copied to a folder. A stranger's may have others, that a shell or Python runs."""
 _OTHER_FORMATS = frozenset(
     (".bin", ".ckpt", ".gguf", ".h5", ".json", ".keras", ".msgpack", ".npy", ".npz", ".onnx", ".pkl", ".pt", ".pth")
 )
@@ -59,7 +62,7 @@ class PlannedFile:
     key: str
     path: Path
     artifact: Artifact | None
-    """None: it is the manifest, which carries its own digest."""
+    """None: it is the manifest, which carries its own digest, or a signature."""
 
 
 def plan(
@@ -80,6 +83,12 @@ def plan(
         file = _one_tensor_file(manifest, read_objects(), objects)
         return (PlannedFile(key=data_key(manifest.name, file), path=path, artifact=manifest.artifacts[file]),)
     files = _files(manifest, read_objects, objects, with_records=with_records)
+    for file in files:
+        if not file.endswith(_WRITTEN) or file.startswith("."):
+            raise ConfigError(
+                f"'{file}' of checkpoint {manifest.name} is no file that keepbest writes, so it is not copied. Name "
+                "the objects to export, or give a name that ends in .safetensors."
+            )
     planned = [
         PlannedFile(key=data_key(manifest.name, file), path=path / file, artifact=artifact)
         for file, artifact in files.items()
@@ -88,6 +97,15 @@ def plan(
         key = commit_key(manifest.sequence)
         planned.append(PlannedFile(key=key, path=path / MANIFEST_FILE, artifact=None))
     return tuple(planned)
+
+
+def plan_signatures(backend: Backend, name: str, target: str) -> tuple[PlannedFile, ...]:
+    """Plan to copy the signatures of checkpoint `name` to a folder. Cost: one listing."""
+    prefix, path = data_prefix(name), _local_target(target)
+    files = [entry.key.removeprefix(prefix) for entry in backend.list(prefix)]
+    return tuple(
+        PlannedFile(key=prefix + file, path=path / file, artifact=None) for file in files if is_signature(file)
+    )
 
 
 def execute(backend: Backend, files: Sequence[PlannedFile], *, overwrite: bool) -> tuple[ExportedFile, ...]:
@@ -126,7 +144,9 @@ def execute(backend: Backend, files: Sequence[PlannedFile], *, overwrite: bool) 
 def _local_target(target: str) -> Path:
     scheme, found, _ = target.partition("://")
     if found and scheme not in {"file", "local"}:
-        raise ConfigError(f"an export goes to local files, not to {scheme}:// ({target}). Give a path.")
+        raise ConfigError(
+            f"an export goes to local files, not to {scheme}:// ({without_password(target)}). Give a path."
+        )
     path = local_path(target)
     if path.suffix.lower() in _OTHER_FORMATS and not target.endswith("/") and not path.is_dir():
         raise ConfigError(
@@ -189,15 +209,16 @@ def _stage(backend: Backend, local: LocalBackend, file: PlannedFile, staged: lis
     where = f"{backend.url}/{file.key}"
     if file.artifact is None:
         data = backend.read(file.key)
-        unseal(data, where)
+        if not is_signature(file.path.name):  # which nobody believes before it was verified
+            unseal(data, where)
         nbytes, found = local.put(key, [data]), digest(data)
     else:
-        nbytes, found = local.put(key, _checked(backend, file.key, file.artifact, where)), file.artifact.digest
+        nbytes, found = local.put(key, checked(backend, file.key, file.artifact, where)), file.artifact.digest
     staged.append(key)
     return ExportedFile(path=str(file.path), nbytes=nbytes, digest=found)
 
 
-def _checked(backend: Backend, key: str, artifact: Artifact, where: str) -> Iterator[Buffer]:
+def checked(backend: Backend, key: str, artifact: Artifact, where: str) -> Iterator[Buffer]:
     """Yield the file; raise at its end, before it counts as written, if it was not the one the manifest names."""
     try:
         size = backend.head(key).size
@@ -205,10 +226,12 @@ def _checked(backend: Backend, key: str, artifact: Artifact, where: str) -> Iter
         raise DamagedFileError(where, "it does not exist") from error
     if size != artifact.size:
         raise DamagedFileError(where, f"it has {size} bytes, not {artifact.size}")
-    hasher = Hasher()
+    check, signed = Check(artifact.digest), is_signed(artifact.digest)
     for begin in range(0, size, _CHUNK):
-        chunk = backend.read_ranges(key, [(begin, min(begin + _CHUNK, size))])[0]
-        hasher.update(chunk)
+        chunk: Buffer = backend.read_ranges(key, [(begin, min(begin + _CHUNK, size))])[0]
+        if signed:
+            chunk = bytes(chunk)  # it may be mapped: what is checked must be what is written
+        check.update(chunk)
         yield chunk
-    if finish(hasher) != artifact.digest:
-        raise DamagedFileError(where, "its bytes are not those that were written")
+    if not check.holds():
+        raise altered(where, artifact.digest)

@@ -88,6 +88,7 @@ def _collect(backend: Backend, task: progress.Task, *, grace: float, dry_run: bo
     orphans += uploads
     old = tuple(orphan for orphan in orphans if orphan.age >= grace)
     if not dry_run:
+        old = _orphans_still(backend, old)
         task.expect(sum(len(orphan.files) for orphan in old))
         for orphan in old:
             backend.delete(orphan.files)
@@ -96,6 +97,21 @@ def _collect(backend: Backend, task: progress.Task, *, grace: float, dry_run: bo
             backend.abort_stale("", now - grace)
     young = tuple(orphan for orphan in orphans if orphan.age < grace)
     return Report(removed=old, kept=young, dry_run=dry_run, hidden=hidden)
+
+
+def _orphans_still(backend: Backend, orphans: tuple[Orphan, ...]) -> tuple[Orphan, ...]:
+    """Look for their commits once more: what is deleted is gone, and a listing may come wrong, from a cache say."""
+    if not any(map(_holds_data, orphans)):
+        return orphans
+    listing = read_listing(backend)
+    named = {checkpoint.name for checkpoint in listing.checkpoints}
+    return tuple(
+        orphan for orphan in orphans if not _holds_data(orphan) or not (listing.damaged or orphan.name in named)
+    )
+
+
+def _holds_data(orphan: Orphan) -> bool:
+    return any(temporary_of(key) is None for key in orphan.files)
 
 
 def _uploads(backend: Backend, now: float) -> tuple[list[Orphan], str | None]:

@@ -68,12 +68,12 @@ class Journal:
         line["step"] = row.step
         line["time"] = row.time
         line["metrics"] = floats_to_json(row.metrics)
-        if self._appender is None:
-            self._appender = self._backend.append(JOURNAL)
-            if self._backend.capabilities.appends and _ends_torn(self._backend):
-                # A crash cut the last line short; a new line keeps it from swallowing ours.
-                self._appender.write(b"\n")
         try:
+            if self._appender is None:
+                self._appender = self._backend.append(JOURNAL)
+                if self._backend.capabilities.appends and _ends_torn(self._backend):
+                    # A crash cut the last line short; a new line keeps it from swallowing ours.
+                    self._appender.write(b"\n")
             self._appender.write(to_json(line) + b"\n")
         except StorageError:
             with contextlib.suppress(StorageError):
@@ -155,7 +155,7 @@ def _parse(line: bytes) -> tuple[Mark, Mark | None, Row] | None:
             metrics={name: float(value) for name, value in parsed["metrics"].items()},
         )
         return _mark(parsed["branch"], parsed["row"]), _parent(parsed.get("from")), row
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 run/
   checkpoints/<name>/<file>     data, written once under a fresh name
+  checkpoints/<name>/signature-<key>.json   who signed it, if anybody did
   commits/00000007.json         the manifest; it exists ⇔ checkpoint 7 does
   commits/index-00000064.json   light records of the commits up to 64; a hint
   metrics.jsonl                 every logged row; in a bucket, in pieces: metrics/<time>-<writer>-<number>.jsonl
@@ -25,6 +26,7 @@ TEMPORARY_PREFIX = ".tmp-"
 _CHECKPOINT = re.compile(r"(?=epoch-|step-)(epoch-\d{3,}_)?(step-\d{6,}_)?[0-9a-f]{6}(-[a-z]+)?")
 _COMMIT = re.compile(r"commits/([0-9]{8,})\.json")
 _TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}")
+_SIGNATURE = re.compile(r"signature-[0-9a-f]{32}\.json")
 _INDEX = re.compile(r"commits/index-([0-9]{8,})\.json")
 
 
@@ -44,6 +46,16 @@ def data_prefix(name: str) -> str:
 def data_key(name: str, file: str) -> str:
     """Return the key of one file of a checkpoint."""
     return f"{CHECKPOINTS}{name}/{file}"
+
+
+def signature_file(key_id: str) -> str:
+    """Return the file of a checkpoint's folder that holds the signature by one key."""
+    return f"signature-{key_id}.json"
+
+
+def is_signature(file: str) -> bool:
+    """Say whether a file of a checkpoint's folder is a signature."""
+    return _SIGNATURE.fullmatch(file) is not None
 
 
 def checkpoint_of(key: str) -> str | None:

@@ -6,15 +6,19 @@ file is still there and as long as it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic_core import from_json
 
 from ..errors import DamagedError, DamagedManifestError, ObjectNotFoundError
 from .backend import Backend, Entry
 from .layout import COMMITS, commit_key, commit_sequence, index_key, index_sequence
 from .manifest import CheckpointInfo, Manifest, decode, info, seal, unseal
+from .trust import Trusted
+
+_LARGEST = 256 << 20
+"""Bytes of a manifest or an index: those of a million tensors. What is larger is read by nobody."""
 
 UNINDEXED = 64
 """A new index is written when this many commits stand in none."""
@@ -51,17 +55,21 @@ class _Record(BaseModel):
 _RECORDS = TypeAdapter(list[_Record])
 
 
-def read_listing(backend: Backend) -> Listing:
-    """List the commits. Cost: one listing, one read of the index, one read for each commit that is in no index."""
+def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
+    """List the commits. Cost: one listing, one read of the index, one read for each commit that is in no index.
+
+    With `trusted` no index is believed, and a commit that is not signed is among the damaged ones. Cost: one listing,
+    two reads for each commit.
+    """
     commits: dict[int, Entry] = {}
-    indexes: list[str] = []
+    indexes: list[Entry] = []
     for entry in backend.list(COMMITS):
         sequence = commit_sequence(entry.key)
         if sequence is not None:
             commits[sequence] = entry
         elif index_sequence(entry.key) is not None:
-            indexes.append(entry.key)
-    known = _read_index(backend, indexes[-1]) if indexes else {}
+            indexes.append(entry)
+    known = _read_index(backend, indexes[-1]) if indexes and trusted is None else {}
     found: list[CheckpointInfo] = []
     damaged: list[tuple[int, DamagedError]] = []
     hits = 0
@@ -72,7 +80,9 @@ def read_listing(backend: Backend) -> Listing:
             hits += 1
             continue
         try:
-            found.append(info(read_manifest(backend, sequence)))
+            if entry.size > _LARGEST:
+                raise DamagedManifestError(f"{backend.url}/{entry.key}", f"it has {entry.size:,} bytes")
+            found.append(info(read_manifest(backend, sequence, trusted)))
         except ObjectNotFoundError:  # retired since we listed
             continue
         except DamagedError as error:
@@ -81,22 +91,29 @@ def read_listing(backend: Backend) -> Listing:
         checkpoints=tuple(found),
         damaged=tuple(damaged),
         indexed=hits,
-        index_keys=tuple(indexes),
+        index_keys=tuple(entry.key for entry in indexes),
         sizes={sequence: entry.size for sequence, entry in commits.items()},
     )
 
 
-def read_manifest(backend: Backend, sequence: int) -> Manifest:
-    """Return the manifest with this sequence number.
+def read_manifest(backend: Backend, sequence: int, trusted: Trusted | None = None) -> Manifest:
+    """Return the manifest with this sequence number; with `trusted`, with the digests that were signed.
 
     Raises:
         ObjectNotFoundError: there is none.
         DamagedManifestError: it was truncated, altered, or is that of another number.
         UnsupportedFormatError: a newer keepbest wrote it.
+        UntrustedError: the trusted key's holder did not sign it as it is.
     """
     key = commit_key(sequence)
-    location = f"{backend.url}/{key}"
-    manifest = decode(backend.read(key), location)
+    data = backend.read(key)
+    manifest = parse_manifest(data, sequence, f"{backend.url}/{key}")
+    return manifest if trusted is None else trusted.check(backend, manifest, data)
+
+
+def parse_manifest(data: bytes, sequence: int, location: str) -> Manifest:
+    """Return the manifest in `data`; raises as `read_manifest` does."""
+    manifest = decode(data, location)
     if manifest.sequence != sequence:
         raise DamagedManifestError(location, f"it is the manifest of number {manifest.sequence}")
     return manifest
@@ -119,9 +136,15 @@ def drop_indexes(backend: Backend) -> None:
     backend.delete(entry.key for entry in backend.list(COMMITS) if index_sequence(entry.key) is not None)
 
 
-def _read_index(backend: Backend, key: str) -> dict[int, _Record]:
+def _read_index(backend: Backend, index: Entry) -> dict[int, _Record]:
+    if index.size > _LARGEST:
+        return {}
     try:
-        records: Sequence[_Record] = _RECORDS.validate_json(unseal(backend.read(key), f"{backend.url}/{key}"))
-    except (DamagedError, ObjectNotFoundError, ValidationError):  # a hint that is of no use
+        body = unseal(backend.read(index.key), f"{backend.url}/{index.key}")
+        found = from_json(body)
+        if not isinstance(found, list):
+            return {}
+        records = [_Record.model_validate(record) for record in found]  # ends at the first that is none
+    except (DamagedError, ObjectNotFoundError, ValueError, RecursionError, MemoryError):  # a hint that is of no use
         return {}
     return {record.checkpoint.sequence: record for record in records}

@@ -28,19 +28,27 @@ from .direct import LARGE, write_all, write_large
 from .layout import CHECKPOINTS, COMMITS, TEMPORARY_PREFIX, checkpoint_of, temporary_of
 from .local_files import (
     NO_LINKS,
+    NOT_FOLLOWED,
     LocalAppender,
     link_or_copy,
     new_file,
+    open_inside,
     remove,
     rename,
     sync_folder,
     temporary_beside,
     translate,
+    writable_above,
 )
+from .printable import without_password
 from .reflinks import shares_blocks
 from .spare_files import SpareFiles, knows_all_users
 from .unsynced import UnsyncedFiles
 
+_ELSEWHERE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV))
+"""What is said where the run may only be read, or lies on another file system than what is published."""
+_LARGEST_READ = 4 << 30
+"""Bytes that `read` reads. Tensors are mapped, and all else is short, but a file of a stranger need not be."""
 _WITHOUT_LINKS = threading.Lock()
 """Where the file system cannot decide between two writers, at least the threads of this process take turns."""
 
@@ -62,7 +70,9 @@ def local_path(url: str) -> Path:
     """
     scheme, found, rest = url.partition("://")
     if found and scheme not in {"file", "local"}:
-        raise ConfigError(f"{url} is no local path, and a run in a local folder can place files only there.")
+        raise ConfigError(
+            f"{without_password(url)} is no local path, and a run in a local folder can place files only there."
+        )
     try:
         return Path(unquote(rest) if found else url).expanduser().absolute()
     except RuntimeError as error:
@@ -81,6 +91,8 @@ class LocalBackend:
         self._unsynced = UnsyncedFiles()
         self._appenders: list[LocalAppender] = []
         self._unsettled: set[str] = set()
+        self._found: set[str] = set()
+        """Folders that were there before us; the names of those above them are made durable once more."""
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._told_of_links = False
@@ -177,13 +189,19 @@ class LocalBackend:
     def read(self, key: str) -> bytes:
         """Read a whole file."""
         path = self._path(key)
-        with self._translated(path, "read"), open(path, "rb") as file:
-            return file.read()
+        with self._translated(path, "read"), open_inside(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                if size <= _LARGEST_READ:
+                    return file.read()
+            except MemoryError:
+                pass
+        raise StorageError(path, f"has {size:,} bytes, which is too much to be read at once.")
 
     def read_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Map the file privately and slice the mapping: no copy, and writing to a view touches no file."""
         path = self._path(key)
-        with self._translated(path, "read"), open(path, "rb") as file:
+        with self._translated(path, "read"), open_inside(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return [memoryview(bytearray())] * len(ranges)
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
@@ -193,7 +211,7 @@ class LocalBackend:
         """Stat one file."""
         path = self._path(key)
         with self._translated(path, "read"):
-            found = os.stat(path)
+            found = os.stat(path, follow_symlinks=False)
         if not stat.S_ISREG(found.st_mode):
             raise ObjectNotFoundError(path)
         return _entry(key, found)
@@ -255,13 +273,13 @@ class LocalBackend:
 
     def copy(self, source: str, target: str) -> None:
         """Hard-link, or copy where the file system cannot link."""
-        origin, path = self._path(source), self._make_room(target)
+        origin, path = self._file(source), self._make_room(target)
         with self._translated(path, "write"):
             link_or_copy(origin, path, self._spares.give_up)
         self._changed(path)
 
     def publish(self, source: str, url: str) -> None:
-        """Hard-link under a temporary name beside the target, rename it over the target, fsync the folder."""
+        """Hard-link under a temporary name, rename it over the target, fsync the folder."""
         path = str(local_path(url))
         if os.path.isdir(path):
             raise StorageError(
@@ -269,12 +287,23 @@ class LocalBackend:
             )
         self.settle()  # the content, before the name: what is replaced may be the only good file
         self._make_folder(os.path.dirname(path))
-        temporary = temporary_beside(path)
         with self._translated(path, "write"):
-            link_or_copy(self._path(source), temporary, self._spares.give_up)
-            rename(temporary, path)
+            self._place(self._file(source), path)
         self._changed(path)
         self.settle()
+
+    def _place(self, source: str, path: str) -> None:
+        """Replace `path` by a link to `source`, or a copy. The temporary name is one of the run's: `gc` looks there."""
+        temporary = self._path(TEMPORARY_PREFIX + uuid.uuid4().hex)
+        try:
+            link_or_copy(source, temporary, self._spares.give_up)
+            rename(temporary, path)
+        except OSError as error:
+            if error.errno not in _ELSEWHERE:
+                raise
+            beside = temporary_beside(path)
+            link_or_copy(source, beside, self._spares.give_up)
+            rename(beside, path)
 
     def link(self, source: str, target: str) -> None:
         """Make a relative symbolic link, so that a moved run keeps it."""
@@ -288,6 +317,9 @@ class LocalBackend:
     def append(self, key: str) -> LocalAppender:
         """Open with O_APPEND: rows of two writers may alternate but never mix."""
         path = self._make_room(key)
+        with self._translated(path, "write"), contextlib.suppress(FileNotFoundError):
+            if os.stat(path, follow_symlinks=False).st_nlink > 1:  # another run may have it too, or a backup
+                self.replace(key, self.read(key))
         with self._translated(path, "write"):
             appender = LocalAppender(path, self._spares.give_up)
         self._appenders.append(appender)
@@ -330,7 +362,24 @@ class LocalBackend:
             return shutil.disk_usage(folder).free + self._spares.nbytes
 
     def _path(self, key: str) -> str:
+        """Return where `key` is.
+
+        Raises:
+            StorageError: a folder on the way is a link. The run may be a stranger's, and lead out of itself.
+        """
+        path = self.url
+        for folder in key.split("/")[:-1]:
+            path = os.path.join(path, folder)
+            if os.path.islink(path):
+                raise StorageError(path, NOT_FOLLOWED)
         return os.path.join(self.url, key)
+
+    def _file(self, key: str) -> str:
+        """Return where `key` is, which must not be a link either: a link to a link is one as well."""
+        path = self._path(key)
+        if os.path.islink(path):
+            raise StorageError(path, NOT_FOLLOWED)
+        return path
 
     def _make_room(self, key: str) -> str:
         """Return the path of `key` with its folder made."""
@@ -347,6 +396,9 @@ class LocalBackend:
                 parents.add(missing)
             with self._translated(folder, "create"):
                 os.makedirs(folder, exist_ok=True)
+            if missing not in self._found:  # who made it may have been killed before its name was durable
+                self._found.add(missing)
+                parents.update(writable_above(missing))
             self._unsettled |= parents
 
     def _changed(self, path: str) -> None:

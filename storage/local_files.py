@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 import uuid
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from ..errors import (
     NotARunError,
@@ -24,6 +26,10 @@ from .layout import TEMPORARY_PREFIX
 NO_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV))
 """What a file system says that cannot link."""
 
+NOT_FOLLOWED = (
+    "is a symbolic link, and none inside of a run is followed, as it could lead out of it. Put what it leads to in its "
+    "place, or give the URL of another run; the run's own folder may be a link."
+)
 _COPY_CHUNK = 1 << 20
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 """Some network and FUSE file systems have no fsync of a folder; they make names durable by themselves or not at all."""
@@ -35,8 +41,12 @@ class LocalAppender:
     def __init__(self, path: str, make_room: MakeRoom) -> None:
         self._path = path
         self._make_room = make_room
-        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._fd = _open_file(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self._grown = False
+        self._rows: list[bytes] = []
+        """What is not known to be durable."""
+        self._lost = False
+        """The last sync failed."""
         self._lock = threading.Lock()
         """`settle` syncs it in the thread that saves, while the one that logs may close it."""
 
@@ -47,10 +57,15 @@ class LocalAppender:
         except OSError as error:
             raise translate(error, self._path, "write") from error
         finally:
+            self._rows.append(data)
             self._grown = True  # afterwards: a sync in between must not take this row for one that it made durable
 
     def sync(self) -> None:
-        """Fsync the file if it grew since the last time."""
+        """Fsync the file if it grew since the last time.
+
+        After one that failed everything since the last one that did not is written again: the kernel may have dropped
+        it, and would report success this time (https://lwn.net/Articles/752063/). Whoever reads sees rows twice.
+        """
         with self._lock:
             self._sync()
 
@@ -60,18 +75,48 @@ class LocalAppender:
             try:
                 self._sync()
             finally:
-                if self._fd >= 0:
-                    os.close(self._fd)
-                    self._fd = -1
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    self._close(fd)
 
     def _sync(self) -> None:
         if self._grown and self._fd >= 0:
             self._grown = False
+            count = len(self._rows)
             try:
+                if self._lost:
+                    write_all(self._fd, b"\n" + b"".join(self._rows[:count]), self._make_room)
                 os.fsync(self._fd)
             except OSError as error:
-                self._grown = True
+                self._grown = self._lost = True
                 raise translate(error, self._path, "write") from error
+            self._lost = False
+            del self._rows[:count]
+
+    def _close(self, fd: int) -> None:
+        try:
+            os.close(fd)
+        except OSError as error:
+            raise translate(error, self._path, "write") from error
+
+
+def open_inside(path: str) -> BinaryIO:
+    """Open a file of a run to be read.
+
+    Raises:
+        ObjectNotFoundError: it is no file: a pipe would have us wait for ever.
+        OSError: it is a link, or cannot be opened.
+    """
+    return os.fdopen(_open_file(path, os.O_RDONLY), "rb")
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Open a file itself, never what a link leads to: the run may be a stranger's."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ObjectNotFoundError(path)
+    return fd
 
 
 def translate(error: OSError, path: str, action: str) -> StorageError | NotARunError:
@@ -87,6 +132,8 @@ def translate(error: OSError, path: str, action: str) -> StorageError | NotARunE
             return StorageFullError(path)
         case errno.EACCES | errno.EPERM:
             return StoragePermissionError(path, action)
+        case errno.ELOOP:
+            return StorageError(path, NOT_FOLLOWED)
         case errno.EROFS:
             return StorageError(path, "the file system is read-only. Give another URL.")
         case errno.ENOTDIR | errno.EEXIST:
@@ -121,19 +168,20 @@ def new_file(path: str, *, made: bool = False) -> Iterator[int]:
 
     Whatever goes wrong inside, no half-written file stays.
     """
-    fd = None
+    ours = made
     try:
         create = 0 if made else os.O_CREAT | os.O_EXCL
         fd = os.open(path, create | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        yield fd
+        ours = True
+        try:
+            yield fd
+        finally:
+            os.close(fd)  # some file systems say only now that there is no space
     except BaseException:
-        if made or fd is not None:  # else it is somebody else's
+        if ours:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         raise
-    finally:
-        if fd is not None:
-            os.close(fd)
 
 
 def link_or_copy(source: str, target: str, make_room: MakeRoom) -> None:
@@ -150,6 +198,15 @@ def link_or_copy(source: str, target: str, make_room: MakeRoom) -> None:
                 write_all(fd, chunk, make_room)
                 progress.current().process(len(chunk))
             os.fsync(fd)
+
+
+def writable_above(folder: str) -> Iterator[str]:
+    """Yield the folders above this one, up to the first in which we can make no name, or whose file system it is."""
+    while not os.path.ismount(folder):
+        folder = os.path.dirname(folder)
+        if not os.access(folder, os.R_OK | os.W_OK):
+            return
+        yield folder
 
 
 def sync_folder(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
@@ -11,6 +12,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     ValidationError,
     model_validator,
@@ -23,6 +25,11 @@ from .jsonfloat import float_to_json
 
 FORMAT_MAJOR = 1
 FORMAT_MINOR = 0
+
+_MOST_AXES = 1000
+_MOST_PROBLEMS = 1000
+_LONGEST_NUMBER = 9
+"""Digits of a major version."""
 
 
 def _json_to_float(value: object) -> float:
@@ -38,6 +45,12 @@ JsonFloat = Annotated[float, PlainSerializer(float_to_json, return_type=float | 
 """A float whose JSON form is a number, or one of the strings "nan", "inf", "-inf"."""
 
 
+Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A count, or a place in a file. Python reads numbers of any length, and other things that get them do not."""
+Moment = Annotated[float, Field(allow_inf_nan=False)]
+"""Seconds since 1970."""
+
+
 def _plain_name(name: str) -> str:
     # The manifest may be a stranger's, and retiring deletes what it names: no name may lead out of its folder.
     if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
@@ -47,6 +60,14 @@ def _plain_name(name: str) -> str:
 
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 """The name of one folder or file, with no way out of where it lies."""
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Raise ValueError unless arrays may have this shape: a stranger's may have a thousand axes, of any length."""
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"it has {len(shape):,} axes")
+    if math.prod(length for length in shape if length) >= 2**63:
+        raise ValueError("it has more elements than can be counted")
 
 
 class _Record(BaseModel):
@@ -70,22 +91,29 @@ class TensorRecord(_Record):
 
     dtype: str
     """The safetensors name: "F32", "BF16", …"""
-    shape: tuple[int, ...]
-    offsets: tuple[int, int]
+    shape: tuple[Natural, ...]
+    offsets: tuple[Natural, Natural]
     """Begin (inclusive) and end (exclusive) in bytes, counted from the artifact's `data_start`."""
     digest: str
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.offsets[0] > self.offsets[1]:
+            raise ValueError("it ends before it begins")
+        check_shape(self.shape)
+        return self
 
 
 class Artifact(_Record):
     """One file of a checkpoint."""
 
-    size: int
+    size: Natural
     """Bytes."""
     digest: str
     """Of the whole file."""
     header_digest: str | None = None
     """Of the first `data_start` bytes of a tensor file; None for a file that is not one."""
-    data_start: int | None = None
+    data_start: Natural | None = None
     """Byte at which a tensor file's data begins."""
     tensors: dict[str, TensorRecord] | None = None
 
@@ -93,6 +121,9 @@ class Artifact(_Record):
     def _is_a_tensor_file_or_not(self) -> Self:
         if len({value is None for value in (self.header_digest, self.data_start, self.tensors)}) > 1:
             raise ValueError("header_digest, data_start and tensors belong together")
+        ends = (tensor.offsets[1] for tensor in (self.tensors or {}).values())
+        if (self.data_start or 0) + max(ends, default=0) > self.size:
+            raise ValueError("a tensor ends behind the end of the file")
         return self
 
 
@@ -100,19 +131,19 @@ class Manifest(_Record):
     """One committed checkpoint: it exists if and only if its manifest does."""
 
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-    sequence: int
+    sequence: Natural
     """Position in the run's commits, from 1."""
     write_id: str
     """32 hex digits drawn anew for each save: tells our own commit from another writer's."""
     name: PlainName
     """The checkpoint's folder below `checkpoints/`."""
-    step: int
+    step: Natural
     """Training steps closed, over the whole run."""
-    epoch: int | None
+    epoch: Natural | None
     """The epoch (from 0) that was closed last, or is under way; None before the first."""
-    parent: int | None
+    parent: Natural | None
     """Sequence of the checkpoint that training continued from; None at the root."""
-    time: float
+    time: Moment
     """Seconds since 1970, by the writer's clock. For people: nothing is decided by it."""
     reasons: tuple[str, ...]
     """Why it was saved: "improvement", "epoch", "step", "time", "end", "signal", "exception", "request"."""
@@ -131,16 +162,16 @@ class Manifest(_Record):
 class CheckpointInfo:
     """The light record of a checkpoint: all that policies and listings need, and no file."""
 
-    sequence: int
+    sequence: Natural
     """Position in the run's commits, from 1."""
     name: PlainName
     """The checkpoint's folder below `checkpoints/`."""
-    step: int
-    epoch: int | None
+    step: Natural
+    epoch: Natural | None
     """From 0; None before the first epoch."""
-    parent: int | None
+    parent: Natural | None
     """Sequence of the checkpoint that training continued from."""
-    time: float
+    time: Moment
     """Seconds since 1970."""
     reasons: tuple[str, ...]
     complete: bool
@@ -148,7 +179,7 @@ class CheckpointInfo:
     metrics: dict[str, JsonFloat] = field(default_factory=dict)
     scores: tuple[Score, ...] = ()
     """One for each monitor, the primary one first."""
-    nbytes: int = 0
+    nbytes: Natural = 0
     """Bytes of all its files."""
 
     def score(self, monitor: str | None = None) -> Score | None:
@@ -231,6 +262,15 @@ def unseal(data: bytes, location: str) -> bytes:
     return body
 
 
+def first_problem(error: ValidationError) -> str:
+    """Return what is wrong first: a stranger's JSON may be wrong in millions of places."""
+    many = error.error_count()
+    if many > _MOST_PROBLEMS:
+        return f"{many:,} of its fields are wrong"
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole':.200}: {first['msg']:.200}"
+
+
 def encode(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest's file."""
     return seal(manifest.model_dump_json().encode())
@@ -246,16 +286,15 @@ def decode(data: bytes, location: str) -> Manifest:
     body = unseal(data, location)
     try:
         fields = from_json(body)
-    except ValueError as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise DamagedManifestError(location, f"it is not JSON ({error})") from error
     version = fields.get("format") if isinstance(fields, dict) else None
     major = version.split(".")[0] if isinstance(version, str) else ""
-    if not (major.isascii() and major.isdigit()):
+    if not (major.isascii() and major.isdigit()) or len(major) > _LONGEST_NUMBER:
         raise DamagedManifestError(location, "it says no format version")
     if int(major) != FORMAT_MAJOR:
         raise UnsupportedFormatError(location, version, FORMAT_MAJOR)
     try:
         return Manifest.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DamagedManifestError(location, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise DamagedManifestError(location, first_problem(error)) from error

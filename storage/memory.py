@@ -15,6 +15,7 @@ import fsspec
 
 from ..errors import ConfigError, NotARunError, ObjectExistsError, ObjectNotFoundError, StorageError
 from .backend import Capabilities, Chunk, Entry, bytes_of
+from .printable import without_password
 
 _SCHEME = "memory://"
 _LOCK = threading.RLock()
@@ -124,7 +125,8 @@ class MemoryBackend:
     def publish(self, source: str, url: str) -> None:
         """Copy the bytes to another `memory://` URL."""
         if not url.startswith(_SCHEME):
-            raise ConfigError(f"{url} does not begin with {_SCHEME}, and a run in memory can place files only there.")
+            shown = without_password(url)
+            raise ConfigError(f"{shown} does not begin with {_SCHEME}, and a run in memory can place files only there.")
         path = self._fs._strip_protocol(url)  # noqa: SLF001 - as above
         with _LOCK:
             if self._fs.isdir(path):

@@ -3,7 +3,7 @@
 A checkpoint keeps its name, its sequence and its write id. The order of effects of a copy (a crash between any two
 leaves what the target lists whole, and what is not listed to the next try, or to `gc`):
 
-1. every file under the same name, its digest compared on the way;
+1. every file under the same name, its digest compared on the way; the signatures, as they are;
 2. the commit of the same manifest, as `commit.commit` does it.
 """
 
@@ -26,7 +26,7 @@ from . import commit, progress
 from .backend import Appender, Backend
 from .checkpoint import Checkpoint
 from .digest import Hasher, digest, finish
-from .layout import JOURNAL, commit_key, data_key, data_prefix
+from .layout import JOURNAL, commit_key, data_key, data_prefix, is_signature
 from .listing import read_manifest
 from .manifest import Artifact, CheckpointInfo, Manifest
 from .run_writer import RunWriter
@@ -122,12 +122,23 @@ class Copier:
             for file, artifact in manifest.artifacts.items():
                 placed.append(file)
                 self._place(data_key(manifest.name, file), artifact, go_on)
+            for file in self._signatures(manifest.name):
+                key = data_key(manifest.name, file)
+                with contextlib.suppress(ObjectNotFoundError):  # somebody deleted it
+                    document = self._source.read(key)
+                    placed.append(file)
+                    backend.put(key, [document])
         except ObjectExistsError:
             commit.discard(backend, manifest.name, placed[:-1])  # but not the file that somebody else put there
             raise
         except BaseException:
             commit.discard(backend, manifest.name, placed)
             raise
+
+    def _signatures(self, name: str) -> list[str]:
+        prefix = data_prefix(name)
+        files = [entry.key.removeprefix(prefix) for entry in self._source.list(prefix)]
+        return [file for file in files if is_signature(file)]
 
     def _is_committed(self, manifest: Manifest) -> bool:
         with contextlib.suppress(ObjectNotFoundError):
@@ -180,12 +191,12 @@ class Copier:
         return b"".join(line + b"\n" for line in lines if line not in known)
 
     def _append(self, rows: bytes) -> None:
-        if self._appender is None:
-            self._appender = self._target.backend.append(JOURNAL)
-            with contextlib.suppress(ObjectNotFoundError):
-                if not (b"\n" + self._target.backend.read(JOURNAL)).endswith(b"\n"):
-                    rows = b"\n" + rows  # a crash cut the last line short; it must not swallow ours
         try:
+            if self._appender is None:
+                self._appender = self._target.backend.append(JOURNAL)
+                with contextlib.suppress(ObjectNotFoundError):
+                    if not (b"\n" + self._target.backend.read(JOURNAL)).endswith(b"\n"):
+                        rows = b"\n" + rows  # a crash cut the last line short; it must not swallow ours
             self._appender.write(rows)
         except StorageError:
             with contextlib.suppress(KeepbestError):
@@ -218,8 +229,12 @@ def check_same_run(
 
 def _branches(backend: Backend, newest: CheckpointInfo) -> set[str]:
     """Return every branch that the journal or the newest checkpoint names."""
-    found: set[str] = {Checkpoint(backend, newest).state().training["journal"]["branch"]}
+    found: set[str] = set()
+    with contextlib.suppress(LookupError, TypeError):  # a stranger's
+        found.add(Checkpoint(backend, newest).state().training["journal"]["branch"])
     for line in read_appended(backend, JOURNAL).split(b"\n"):
-        with contextlib.suppress(ValueError, LookupError, TypeError):  # a line that a crash cut short
-            found.add(json.loads(line)["branch"])
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):  # a line that a crash cut short
+            row = json.loads(line)
+            found.add(row["branch"])
+            found.add(row["from"]["branch"])  # one that was left before its first row has no line of its own
     return found

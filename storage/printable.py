@@ -1,6 +1,16 @@
-"""Printable: text that cannot steer a terminal, made of text that strangers wrote."""
+"""Printable: text that cannot steer a terminal, made of text that strangers wrote, and URLs without their passwords."""
 
 from __future__ import annotations
+
+import re
+
+USER = re.compile(r"(\w[\w+.-]*://[^/\s:@]*):[^/\s]*@")
+"""A URL as far as the "@" behind its user, who has a password."""
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown: with the user's name, but no password."""
+    return url if url.startswith("github://") else USER.sub(r"\1@", url, count=1)  # github://org:repo@branch
 
 
 def printable(text: str) -> str:

@@ -24,6 +24,8 @@ from ..errors import (
     StoragePermissionError,
     UnreachableError,
 )
+from .printable import USER
+from .printable import without_password as without_password  # noqa: PLC0414 - others find it here
 from .sockets import causes
 
 _REFUSED = {
@@ -47,7 +49,6 @@ _SECRET_NAME = re.compile(
 _SECRET_IN_TEXT = re.compile(
     r"(?i)\b(AccountKey|SharedAccessSignature|sig|signature|password|passwd|token)=[^\s;&'\"]+"
 )
-_USER = re.compile(r"(\w[\w+.-]*://[^/\s:@]*):[^/\s]*@")
 _LONGEST = 300
 """Characters that are shown of what an error says."""
 _SHORTEST = 3
@@ -64,7 +65,7 @@ class Secrets:
 
     def hide(self, text: str) -> str:
         """Return `text` with `***` in the place of each secret."""
-        text = _USER.sub(r"\1@", text)
+        text = USER.sub(r"\1@", text)
         for secret in self._texts:
             text = text.replace(secret, "***")
         return _SECRET_IN_TEXT.sub(r"\1=***", text)
@@ -72,11 +73,6 @@ class Secrets:
     def show(self, error: BaseException) -> bool:
         """Say whether a traceback may show `error`: neither it nor what led to it holds a secret."""
         return all(self.hide(text) == text for text in map(str, causes(error)))
-
-
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown: with the user's name, but no password."""
-    return url if url.startswith("github://") else _USER.sub(r"\1@", url, count=1)  # github://org:repo@branch
 
 
 def text_of(error: BaseException, hide: Callable[[str], str]) -> str:

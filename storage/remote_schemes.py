@@ -57,9 +57,15 @@ def take_apart(kind: Any, url: str) -> tuple[dict[str, Any], str]:
     """Return the options that a URL names, and the path without a slash at its end.
 
     Raises:
-        ConfigError: there is a "?" in it that the filesystem takes for the end of the path.
+        ConfigError: there is a "?" in it that the filesystem takes for the end of the path, or a port that is none.
     """
-    named = dict(kind._get_kwargs_from_urls(url))  # noqa: SLF001 - fsspec's own way to take a URL apart
+    try:
+        named = dict(kind._get_kwargs_from_urls(url))  # noqa: SLF001 - fsspec's own way to take a URL apart
+    except ValueError:  # its words may hold a part of the password
+        raise ConfigError(
+            f"the URL behind {scheme_of(url)}:// has a port that is no number. If that is a password, write its '/' as "
+            "%2F, or give it in storage_options."
+        ) from None
     named.pop("url_fragment", None)  # the path holds it
     path: str = kind._strip_protocol(url)  # noqa: SLF001
     if "url_query" in named or ("://" in path and "?" in path):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import AmbiguousNameError, CheckpointNotFoundError, NotARunError
+from ..errors import AmbiguousNameError, CheckpointNotFoundError, NotARunError, UntrustedError
 from . import gc, verify
 from .backend import Backend, open_backend
 from .checkpoint import Checkpoint
@@ -16,25 +16,36 @@ from .history import History
 from .journal import Mark, read_history
 from .layout import CHECKPOINTS, COMMITS, checkpoint_of, commit_sequence, data_key
 from .listing import Listing, read_listing
-from .manifest import CheckpointInfo, with_todays_scores
+from .manifest import CheckpointInfo, info, with_todays_scores
+from .trust import Trust, Trusted, as_trusted
 
 
-def open_run(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Run:
+def open_run(
+    url: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    trusted: Trust | None = None,
+) -> Run:
     """Open a run for reading, with no training code around and no framework imported.
 
     Args:
         url: what the Checkpointer was given.
         storage_options: what fsspec takes for the scheme (credentials, endpoint); never logged.
+        trusted: a public key: the path of a PEM file, its content, or a `Trusted`. Whatever is not signed by it, or
+            not as it stands there, is refused with an `UntrustedError`. The history is not signed. None: no signature
+            is looked for.
 
     Raises:
         NotARunError: nothing there is a run.
+        KeyFileError: `trusted` is no public Ed25519 key.
         ConfigError: no backend serves the scheme.
 
     Example:
         >>> run = keepbest.open_run("runs/digits")
         >>> run.best.metrics["val_loss"], run.latest.epoch, run.history()["val_loss"]
     """
-    run = Run(open_backend(url, storage_options))
+    demanded = as_trusted(trusted)
+    run = Run(open_backend(url, storage_options), demanded)
     if not run.exists():
         raise NotARunError(run.url, "holds no run")
     return run
@@ -43,12 +54,15 @@ def open_run(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] 
 class Run:
     """A run, as one listing at a time: each property lists anew, so what another process commits is seen.
 
-    Cost of a look: one listing, one read of the index, one read for each of the few commits not yet in it.
+    Cost of a look: one listing, one read of the index, one read for each of the few commits not yet in it. With
+    `trusted`: one listing, two reads for each commit.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, trusted: Trusted | None = None) -> None:
         self.backend = backend
         self.url = backend.url
+        self.trusted = trusted
+        """What is demanded of every checkpoint that is read."""
 
     def __repr__(self) -> str:
         return f"<Run {self.url}>"
@@ -62,12 +76,12 @@ class Run:
         )
 
     def listing(self) -> Listing:
-        """Return all commits, damaged ones too."""
-        return read_listing(self.backend)
+        """Return all commits, damaged ones too; with `trusted`, those that are not signed are among the damaged."""
+        return read_listing(self.backend, self.trusted)
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return the checkpoints, oldest first. Damaged manifests are left out, with one warning that names them."""
-        return self._readable(stacklevel=3)
+        return self._readable(self.listing(), stacklevel=3)
 
     @property
     def latest(self) -> Checkpoint:
@@ -76,7 +90,7 @@ class Run:
         Raises:
             CheckpointNotFoundError: the run holds none.
             DamagedManifestError, UnsupportedFormatError: the newest commit cannot be read; older ones can be had by
-            name.
+            name. UntrustedError: it is not signed by the trusted key.
         """
         held = self.listing()
         newest = newest_complete(held.checkpoints)
@@ -85,7 +99,7 @@ class Run:
                 raise error
         if newest is None:
             raise CheckpointNotFoundError("latest", self.url)
-        return Checkpoint(self.backend, newest)
+        return self._checkpoint(newest)
 
     @property
     def best(self) -> Checkpoint:
@@ -93,6 +107,7 @@ class Run:
 
         Raises:
             CheckpointNotFoundError: the run holds none that was ranked.
+            UntrustedError: it holds none that is signed by the trusted key.
         """
         return self._best(None, stacklevel=4)
 
@@ -109,12 +124,13 @@ class Run:
 
         Raises:
             CheckpointNotFoundError: there is none; AmbiguousNameError: the beginning fits several.
+            UntrustedError: it is not signed by the trusted key.
         """
         if which == "best":
             return self._best(None, stacklevel=4)
         if which == "latest":
             return self.latest
-        held = self._readable(stacklevel=3)
+        held = self._readable(self.listing(), stacklevel=3) if self.trusted is None else self._all()
         text = str(which)
         exact = [found for found in held if text in (found.name, str(found.sequence))]
         close = exact or [found for found in held if isinstance(which, str) and found.name.startswith(text)]
@@ -122,6 +138,8 @@ class Run:
             raise CheckpointNotFoundError(which, self.url, [found.name for found in held])
         if len(close) > 1:
             raise AmbiguousNameError(text, self.url, [found.name for found in close])
+        if self.trusted is not None:
+            close[0].info = info(close[0].manifest())
         return close[0]
 
     def history(self) -> History:
@@ -133,8 +151,11 @@ class Run:
         return read_history(self.backend, mark)
 
     def verify(self) -> verify.Report:
-        """Read everything and compare it with the manifests; returns what is wrong, raises nothing for it."""
-        return verify.verify(self.backend, self.listing())
+        """Read everything and compare it with the manifests; returns what is wrong, raises nothing for it.
+
+        With `trusted`, a checkpoint that is not signed, or not as it is, is a problem.
+        """
+        return verify.verify(self.backend, read_listing(self.backend), self.trusted)
 
     def gc(self, *, grace: float = gc.GRACE, dry_run: bool = False) -> gc.Report:
         """Delete what no commit names and is older than `grace` seconds; with `dry_run`, only say what.
@@ -147,27 +168,47 @@ class Run:
         """Place one file of a checkpoint at an exact path, atomically replacing what is there.
 
         A hard link where the file system has them: no bytes are copied, and the file stays when the checkpoint is
-        retired.
+        retired. With a trusted key the file is checked right before.
+
+        Raises:
+            CheckpointNotFoundError: the checkpoint has no such file.
         """
+        files = checkpoint.manifest().artifacts
+        if file not in files:
+            raise CheckpointNotFoundError(file, f"checkpoint {checkpoint.name}", list(files))
+        if self.trusted is not None:
+            checkpoint.check_file(file)
         self.backend.publish(data_key(checkpoint.name, file), url)
 
     def _best(self, monitor: str | None, *, stacklevel: int) -> Checkpoint:
-        held = self._readable(stacklevel=stacklevel)
-        found = best_of([checkpoint.info for checkpoint in held], monitor)
+        listing = self.listing()
+        found = best_of(listing.checkpoints, monitor)
+        if found is None and self.trusted is not None and listing.damaged:
+            raise listing.damaged[-1][1]
+        held = self._readable(listing, stacklevel=stacklevel)
         if found is None:
             wanted = "best" if monitor is None else f"best by {monitor}"
             raise CheckpointNotFoundError(wanted, self.url, [unranked.name for unranked in held])
-        return Checkpoint(self.backend, found)
+        return self._checkpoint(found)
 
-    def _readable(self, *, stacklevel: int) -> list[Checkpoint]:
-        held = self.listing()
+    def _checkpoint(self, facts: CheckpointInfo) -> Checkpoint:
+        return Checkpoint(self.backend, facts, self.trusted)
+
+    def _all(self) -> list[Checkpoint]:
+        """Return the checkpoints whether they are signed or not; what they say of themselves is not to be believed."""
+        return [self._checkpoint(found) for found in read_listing(self.backend).checkpoints]
+
+    def _readable(self, held: Listing, *, stacklevel: int) -> list[Checkpoint]:
         if held.damaged:
+            first = held.damaged[0][1]
+            what = "cannot be read and their checkpoints"
+            if isinstance(first, UntrustedError):
+                what = "are not signed by the trusted key, or cannot be read, and their checkpoints"
             warnings.warn(
-                f"{len(held.damaged)} manifest(s) of {self.url} cannot be read and their checkpoints are left out; the "
-                f"first: {held.damaged[0][1]}",
+                f"{len(held.damaged)} manifest(s) of {self.url} {what} are left out; the first: {first}",
                 stacklevel=stacklevel,
             )
-        return [Checkpoint(self.backend, found) for found in held.checkpoints]
+        return [self._checkpoint(found) for found in held.checkpoints]
 
 
 def newest_complete(checkpoints: Sequence[CheckpointInfo]) -> CheckpointInfo | None:

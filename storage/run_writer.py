@@ -1,23 +1,28 @@
 """RunWriter: the one writer of a run. It numbers the commits, knows what is committed, and keeps the hints fresh.
 
 It lists the run once, when it opens; from then on it knows what it did itself. Another writer is noticed at the next
-commit, by the number that is taken.
+commit, by the number that is taken; or, where that was given up again, by those that are higher.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
-from ..errors import ConcurrentWriterError
+from ..errors import ConcurrentWriterError, ObjectExistsError, StorageError
 from . import commit, listing
 from .backend import Backend
 from .known_files import KnownFiles
-from .layout import BEST_HINT, BEST_LINK, data_prefix, index_sequence
+from .layout import BEST_HINT, BEST_LINK, COMMITS, commit_sequence, data_prefix, index_sequence
 from .listing import Listing
 from .manifest import Artifact, CheckpointInfo, Manifest, info, seal
 from .run import best_of
+
+_SEEN_AT_ONCE = 900
+"""Checkpoints up to which one request lists all commits. Who keeps more retires few, so that numbers stay taken."""
 
 
 class RunWriter:
@@ -33,6 +38,9 @@ class RunWriter:
         """Sequence and error of every manifest that could not be read."""
         self._last_sequence = held.last_sequence
         self._sizes = dict(held.sizes)
+        """Of every commit that is known, those that are gone by now included."""
+        self._files: dict[str, tuple[str, ...]] = {}
+        """Of the checkpoints that were committed here."""
         self._index_keys = held.index_keys
         self._unindexed = len(held.checkpoints) - held.indexed
         self._pointed_at: str | None = None
@@ -80,27 +88,50 @@ class RunWriter:
             self._index_keys = ()
             self._unindexed = len(self.checkpoints)
         try:
-            nbytes = commit.commit(self.backend, manifest)
+            nbytes = commit.commit(self.backend, manifest, partial(self._check_alone, manifest.sequence))
         except ConcurrentWriterError:
             raise
-        except BaseException:
+        except BaseException as error:
             # The store may have it after all, or get it yet: the number is not given out a second time.
             self.start_after(manifest.sequence)
+            self._sizes.setdefault(manifest.sequence, 0)
+            if isinstance(error, ObjectExistsError):
+                self._check_alone(manifest.sequence)  # it was taken, and has been retired since
             raise
+        self._sizes[manifest.sequence] = nbytes
+        self._files[manifest.name] = tuple(manifest.artifacts)
         committed = info(manifest)
         self._known.committed(manifest.name)
         bisect.insort(self.checkpoints, committed, key=lambda found: found.sequence)  # a copy may come late
         self.start_after(manifest.sequence)
-        self._sizes[manifest.sequence] = nbytes
         self._unindexed += 1
         return committed
+
+    def _check_alone(self, sequence: int) -> None:
+        """See whether a number is free only because another writer has retired what had it, and gone on.
+
+        Whatever a writer retires, it never retires the newest, so a look at the commits shows it.
+
+        Raises:
+            ConcurrentWriterError: so it is.
+        """
+        if len(self.checkpoints) >= _SEEN_AT_ONCE:
+            return
+        with contextlib.suppress(StorageError):  # the next commit looks again
+            found = {commit_sequence(entry.key) or 0 for entry in self.backend.list(COMMITS)}
+            newer = max(found - self._sizes.keys(), default=0)
+            if newer > sequence:
+                raise ConcurrentWriterError(self.url, newer, "it has retired what followed on ours since")
 
     def retire(self, sequences: Iterable[int]) -> None:
         """Delete the checkpoints with these numbers; see `commit.retire` for the order."""
         going = set(sequences)
         if not going:
             return
-        commit.retire(self.backend, [found for found in self.checkpoints if found.sequence in going], self._known)
+        retired = [found for found in self.checkpoints if found.sequence in going]
+        commit.retire(self.backend, retired, self._known, self._files)
+        for found in retired:
+            self._files.pop(found.name, None)
         self.checkpoints = [found for found in self.checkpoints if found.sequence not in going]
 
     def refresh_hints(self) -> None:

@@ -19,6 +19,8 @@ from .layout import segment_key, segments_prefix
 
 _log = logging.getLogger(__name__)
 
+SLOW = 1.0
+"""Seconds from which a request may have been tried more than once, and an earlier try may still be on its way."""
 LONGEST = 256 << 10
 """Bytes from which a segment is left as it is, and the next one begins."""
 DELAY = 2.0
@@ -65,14 +67,16 @@ class SegmentAppender:
                 lines, pending = bytes(self._lines), len(self._lines) - self._sent
             if not pending:
                 return
-            self._backend.replace(segment_key(self._key, self._id, self._number), lines)
+            begin = time.monotonic()
+            try:
+                self._backend.replace(segment_key(self._key, self._id, self._number), lines)
+            except StorageError:
+                self._begin_segment(self._sent)  # what failed may arrive yet, over what would be sent next
+                raise
             with self._state:
-                if len(lines) < LONGEST:
-                    self._sent = len(lines)
-                else:
-                    self._number += 1
-                    self._sent = 0
-                    del self._lines[: len(lines)]
+                self._sent = len(lines)
+            if len(lines) >= LONGEST or time.monotonic() - begin >= SLOW:
+                self._begin_segment(len(lines))
 
     def close(self) -> None:
         """Flush, and send nothing more."""
@@ -82,6 +86,13 @@ class SegmentAppender:
             self.closed = True
             with self._state:
                 self._stop_timer()
+
+    def _begin_segment(self, stored: int) -> None:
+        """Leave the newest segment as it is, with so many bytes; what is not in it goes to the next one."""
+        with self._state:
+            self._number += 1
+            self._sent = 0
+            del self._lines[:stored]
 
     def _flush_behind(self) -> None:
         try:

@@ -57,7 +57,8 @@ class SpareFiles:
         """
         self.forget(spare)
         try:
-            if os.stat(spare, follow_symlinks=False).st_nlink != 1:
+            found = os.stat(spare, follow_symlinks=False)
+            if found.st_nlink != 1 or not _is_as_if_new(found):
                 return False
             os.link(spare, path)
         except FileExistsError:
@@ -99,7 +100,7 @@ def _size_if_alone(path: str) -> int | None:
         return None
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or not _is_as_if_new(found):
             return None
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # who opens it now would else have us killed by SIGIO
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
@@ -109,6 +110,16 @@ def _size_if_alone(path: str) -> int | None:
     finally:
         os.close(fd)
     return found.st_size
+
+
+def _is_as_if_new(found: os.stat_result) -> bool:
+    """Say whether a file made now would have this owner and these permissions: who uses old blocks must not inherit."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            umask = next(int(line.split()[1], 8) for line in status if line.startswith(b"Umask:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return False
+    return found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o666 & ~umask
 
 
 def file_system(path: str) -> str | None:

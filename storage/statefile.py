@@ -7,17 +7,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import DamagedFileError
+from ..errors import DamagedFileError, KeepbestError
 from .arrays import Converter
 from .layout import STATE_FILE
+from .manifest import check_shape, first_problem
 from .tensorfile import TensorSpec, TensorView
 from .typedjson import Json, decode, tensors_in
+
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What taking a stranger's state apart can raise; of a state that was written as it should be, nothing is raised."""
 
 Role = Literal["weights", "optimizer", "state"]
 
@@ -58,7 +63,9 @@ def parse(data: bytes, location: str) -> StateFile:
     """
     try:
         return StateFile.model_validate(json.loads(data))
-    except (ValueError, ValidationError) as error:
+    except ValidationError as error:
+        raise DamagedFileError(location, f"it is no state file ({first_problem(error)})") from error
+    except (ValueError, RecursionError, MemoryError) as error:
         raise DamagedFileError(location, f"it is no state file ({error})") from error
 
 
@@ -88,20 +95,45 @@ def restore(record: ObjectRecord, tensors: Mapping[str, TensorView], convert: Ca
     Raises:
         DamagedFileError: the state refers to a tensor that is not among them.
     """
-    return decode(record.state, lambda tag, payload: tensor(payload, tensors, convert(tag)))
+    with _understood():
+        return decode(record.state, lambda tag, payload: tensor(payload, tensors, convert(tag)))
 
 
 def tensor(payload: Json, tensors: Mapping[str, TensorView], convert: Converter) -> Any:
-    """Return the tensor that a reference, or an inline payload, stands for."""
-    logical = payload.get("as") if isinstance(payload, dict) else None
-    name = stored_name(payload)
-    if name is not None:
+    """Return the tensor that a reference, or an inline payload, stands for.
+
+    Raises:
+        DamagedFileError: it stands for none.
+    """
+    with _understood():
+        logical = payload.get("as") if isinstance(payload, dict) else None
+        name = stored_name(payload)
+        if name is None:
+            return convert(_inlined(payload), logical)
         if name not in tensors:
             raise DamagedFileError(STATE_FILE, "it speaks of it, and the tensor file does not have it", tensor=name)
         return convert(tensors[name], logical)
-    data = memoryview(bytearray(base64.b64decode(payload["data"])))
+
+
+def _inlined(payload: Mapping[str, Any]) -> TensorView:
+    data = memoryview(bytearray(base64.b64decode(payload["data"], validate=True)))
     spec = TensorSpec(name="", dtype=payload["dtype"], shape=tuple(payload["shape"]))
-    return convert(TensorView(spec=spec, data=data), logical)
+    check_shape(spec.shape)
+    if min(spec.shape, default=0) < 0 or spec.nbytes != len(data):
+        raise ValueError(f"a tensor of {len(data)} bytes cannot be of shape {spec.shape!r:.80}")
+    return TensorView(spec=spec, data=data)
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except KeepbestError:
+        raise
+    except _MALFORMED as error:
+        raise DamagedFileError(
+            STATE_FILE, f"its state is not what keepbest writes ({type(error).__name__}: {error!s:.200})"
+        ) from error
 
 
 def references(record: ObjectRecord) -> dict[str, Json]:
@@ -110,18 +142,20 @@ def references(record: ObjectRecord) -> dict[str, Json]:
     Where two ways read the same, the second is called "name~2", as in the tensor file.
     """
     found: dict[str, Json] = {}
-    for path, payload in tensors_in(record.state):
-        key, number = path, 1
-        while key in found:
-            number += 1
-            key = f"{path}~{number}"
-        found[key] = payload
+    with _understood():
+        for path, payload in tensors_in(record.state):
+            key, number = path, 1
+            while key in found:
+                number += 1
+                key = f"{path}~{number}"
+            stored_name(payload)
+            found[key] = payload
     return found
 
 
 def stored_name(payload: Json) -> str | None:
     """Return the name in the object's file that `payload` refers to, which tied tensors share; None if it is inline."""
-    if isinstance(payload, str):
-        return payload
-    name: str | None = payload.get("name")
+    name = payload if isinstance(payload, str) else payload.get("name")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"a tensor's name is a {type(name).__name__}")
     return name

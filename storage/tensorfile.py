@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import DamagedFileError, ObjectNotFoundError
+from ..errors import DamagedError, DamagedFileError, ObjectNotFoundError
 from . import progress
 from .backend import Backend
-from .digest import digest, finish
+from .digest import altered, digest, finish, is_signed, matches
 from .manifest import Artifact, TensorRecord
 from .tensorstream import LARGE, Bytes, TensorStream
 
@@ -171,8 +172,8 @@ def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | 
         views = backend.read_ranges(key, ranges)
     except ObjectNotFoundError as error:
         raise DamagedFileError(_where(backend, key), "it does not exist") from error
-    if names is None and digest(views.pop()) != artifact.header_digest:
-        raise DamagedFileError(_where(backend, key), "its header was altered or cut short")
+    if names is None and not matches(views.pop(), artifact.header_digest):
+        raise _header_altered(_where(backend, key), artifact.header_digest)
     return {
         name: TensorView(
             spec=TensorSpec(name=name, dtype=record.dtype, shape=record.shape),
@@ -180,6 +181,21 @@ def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | 
         )
         for (name, record), view in zip(records.items(), views, strict=True)
     }
+
+
+def _header_altered(location: str, expected: str | None) -> DamagedError:
+    if expected is not None and is_signed(expected):
+        return altered(location, expected)
+    return DamagedFileError(location, "its header was altered or cut short")
+
+
+def contradiction(record: TensorRecord) -> str | None:
+    """Return why no tensor can be as the manifest says; None if one can."""
+    if record.dtype not in ITEM_BYTES:
+        return f"this version of keepbest does not know its dtype {record.dtype:.80}"
+    if record.offsets[1] - record.offsets[0] != ITEM_BYTES[record.dtype] * math.prod(record.shape):
+        return "the manifest contradicts itself about its size"
+    return None
 
 
 def _named(tensors: Mapping[str, TensorRecord], names: Sequence[str], location: str) -> dict[str, TensorRecord]:
@@ -190,17 +206,16 @@ def _named(tensors: Mapping[str, TensorRecord], names: Sequence[str], location: 
 
 
 def _checked(location: str, name: str, record: TensorRecord, view: memoryview) -> memoryview:
-    if record.dtype not in ITEM_BYTES:
-        raise DamagedFileError(
-            location, f"this version of keepbest does not know its dtype {record.dtype}", tensor=name
-        )
-    expected = ITEM_BYTES[record.dtype] * math.prod(record.shape)
-    if record.offsets[1] - record.offsets[0] != expected:
-        raise DamagedFileError(location, "the manifest contradicts itself about its size", tensor=name)
+    problem = contradiction(record)
+    if problem is not None:
+        raise DamagedFileError(location, problem, tensor=name)
+    expected = record.offsets[1] - record.offsets[0]
     if len(view) != expected:
         raise DamagedFileError(location, f"it ends after {len(view)} of {expected} bytes", tensor=name)
-    if digest(view) != record.digest:
-        raise DamagedFileError(location, "its bytes are not those that were written", tensor=name)
+    if is_signed(record.digest) and isinstance(view.obj, mmap.mmap):
+        view = memoryview(bytearray(view))  # who can write to the file could change what is mapped, once it was checked
+    if not matches(view, record.digest):
+        raise altered(location, record.digest, tensor=name)
     progress.current().process(len(view))
     return view
 

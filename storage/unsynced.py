@@ -40,7 +40,8 @@ class UnsyncedFiles:
             fd = self._open.pop(path, None)
             self._broken.pop(path, None)
         if fd is not None:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # what could not be stored is not wanted
+                os.close(fd)
 
     def sync(self) -> None:
         """Make them all durable.
@@ -53,12 +54,13 @@ class UnsyncedFiles:
             files, self._open = self._open, {}
         for path, fd in files.items():
             try:
-                os.fsync(fd)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
             except OSError as error:
                 with self._lock:
                     self._broken[path] = error
-            finally:
-                os.close(fd)
         if self._broken:
             path, reason = next(iter(self._broken.items()))
             raise OSError(reason.errno or errno.EIO, reason.strerror or "fsync failed", path) from reason

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..errors import DamagedError, KeepbestError, ObjectNotFoundError
+from ..errors import DamagedError, KeepbestError, ObjectNotFoundError, UntrustedError
 from . import progress, statefile
 from .backend import Backend
 from .checkpoint import Checkpoint
-from .digest import Hasher, digest, finish
+from .digest import Check, is_signed
 from .layout import STATE_FILE, commit_key, data_key
 from .listing import Listing
 from .manifest import Artifact, CheckpointInfo
+from .tensorfile import contradiction
+from .trust import Trusted
 
-_ALTERED = "its bytes are not those that were written"
 _CHUNK = 8 << 20
 
 
@@ -28,6 +30,8 @@ class Problem:
     file: str | None
     tensor: str | None
     message: str
+    untrusted: bool = False
+    """It is not what the holder of the trusted key signed; as for its own digests it may be whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,10 @@ class Report:
         return f"{len(self.problems)} problem(s) in {self.checked} checkpoint(s):{lines}"
 
 
-def verify(backend: Backend, listing: Listing) -> Report:
+def verify(backend: Backend, listing: Listing, trusted: Trusted | None = None) -> Report:
     """Check every checkpoint of `listing`: manifest, sizes, digests of files and tensors, headers, state file.
+
+    With `trusted`, also that each is signed, and the digests are those that were signed.
 
     A checkpoint that its training retires meanwhile is passed over: it is gone, not damaged.
 
@@ -70,7 +76,7 @@ def verify(backend: Backend, listing: Listing) -> Report:
     total = sum(facts.nbytes for facts in listing.checkpoints)
     with progress.waiting(), progress.task("verify", backend.url, total):
         for facts in listing.checkpoints:
-            found = list(_inspect(backend, facts))
+            found = list(_inspect(backend, facts, trusted))
             if found and _retired(backend, facts):
                 continue
             checked, nbytes = checked + 1, nbytes + facts.nbytes
@@ -80,11 +86,13 @@ def verify(backend: Backend, listing: Listing) -> Report:
     return Report(checked=checked, whole=tuple(whole), nbytes=nbytes, problems=tuple(problems))
 
 
-def _inspect(backend: Backend, facts: CheckpointInfo) -> Iterator[Problem]:
+def _inspect(backend: Backend, facts: CheckpointInfo, trusted: Trusted | None) -> Iterator[Problem]:
     try:
-        artifacts = Checkpoint(backend, facts).manifest().artifacts
+        artifacts = Checkpoint(backend, facts, trusted).manifest().artifacts
     except KeepbestError as error:
-        yield Problem(checkpoint=facts.name, file=None, tensor=None, message=str(error))
+        untrusted = isinstance(error, UntrustedError)
+        message = f"{error.location}: {error.problem}" if isinstance(error, UntrustedError) else str(error)
+        yield Problem(checkpoint=facts.name, file=None, tensor=None, message=message, untrusted=untrusted)
         return
     for file, artifact in artifacts.items():
         yield from _check(backend, facts.name, file, artifact)
@@ -102,14 +110,15 @@ def _check(backend: Backend, name: str, file: str, artifact: Artifact) -> Iterat
     where = f"{backend.url}/{data_key(name, file)}"
     for tensor, what in _faults(backend, data_key(name, file), artifact):
         subject = where if tensor is None else f"the tensor '{tensor}' in {where}"
-        yield Problem(checkpoint=name, file=file, tensor=tensor, message=f"{subject}: {what}")
+        untrusted = is_signed(artifact.digest)
+        yield Problem(checkpoint=name, file=file, tensor=tensor, message=f"{subject}: {what}", untrusted=untrusted)
 
 
 def _faults(backend: Backend, key: str, artifact: Artifact) -> Iterator[tuple[str | None, str]]:
     """Yield the tensor (None: the file as a whole) and what is wrong with it."""
     try:
         size = backend.head(key).size
-        view = backend.read_ranges(key, [(0, max(size, artifact.size))])[0]
+        view = backend.read_ranges(key, [(0, size)])[0]
     except ObjectNotFoundError:
         yield None, "it does not exist"
         return
@@ -118,11 +127,13 @@ def _faults(backend: Backend, key: str, artifact: Artifact) -> Iterator[tuple[st
         return
     if size != artifact.size:
         yield None, f"it has {size} bytes, not {artifact.size}"
+        if artifact.tensors is None:
+            return
     found = list(_tensor_file_faults(view, artifact)) if artifact.tensors is not None else []
     yield from found
-    hashed = _digest if artifact.tensors is None else digest  # not counted twice
-    if not found and size == artifact.size and hashed(view) != artifact.digest:
-        yield None, _ALTERED
+    counted = artifact.tensors is None  # else its bytes were counted as those of its tensors
+    if not found and size == artifact.size and not _holds(view, artifact.digest, counted=counted):
+        yield None, _altered(artifact)
     elif key.endswith(f"/{STATE_FILE}"):
         try:
             statefile.parse(bytes(view), key)
@@ -132,36 +143,64 @@ def _faults(backend: Backend, key: str, artifact: Artifact) -> Iterator[tuple[st
 
 def _tensor_file_faults(view: memoryview, artifact: Artifact) -> Iterator[tuple[str | None, str]]:
     start = artifact.data_start or 0
-    if _digest(view[:start]) != artifact.header_digest:
+    if not _holds(view[:start], artifact.header_digest):
         yield None, "its header is not the one that was written"
     elif not _header_agrees(bytes(view[:start]), artifact):
         yield None, "its header and its manifest disagree"
     for tensor, record in (artifact.tensors or {}).items():
-        if _digest(view[start + record.offsets[0] : start + record.offsets[1]]) != record.digest:
-            yield tensor, _ALTERED
+        problem = contradiction(record)
+        if problem is not None:
+            yield tensor, problem
+        elif not _holds(view[start + record.offsets[0] : start + record.offsets[1]], record.digest):
+            yield tensor, _altered(artifact)
 
 
-def _digest(view: memoryview) -> str:
-    """Return what `digest` does, piece by piece: a mapped file is read meanwhile, which may take long."""
-    hasher, task = Hasher(), progress.current()
+def _altered(artifact: Artifact) -> str:
+    return f"its bytes are not those that were {'signed' if is_signed(artifact.digest) else 'written'}"
+
+
+def _holds(view: memoryview, expected: str | None, *, counted: bool = True) -> bool:
+    """Compare the digest, taken piece by piece: a mapped file is read meanwhile, which may take long."""
+    check, task = Check(expected), progress.current()
     for begin in range(0, len(view), _CHUNK):
         chunk = view[begin : begin + _CHUNK]
-        hasher.update(chunk)
-        task.process(len(chunk))
-    return finish(hasher)
+        check.update(chunk)
+        if counted:
+            task.process(len(chunk))
+    return check.holds()
 
 
 def _header_agrees(header: bytes, artifact: Artifact) -> bool:
     """Compare what safetensors' own readers will see with what the manifest says."""
     try:
-        table = json.loads(header[8:])
-        table.pop("__metadata__", None)
-    except (ValueError, AttributeError):
+        table = json.loads(header[8:], object_pairs_hook=_without_doubles)
+        metadata = table.pop("__metadata__", {})
+        texts = all(isinstance(text, str) for text in metadata.values())
+        numbers = all(type(number) is int for entry in table.values() for number in entry["shape"])
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
         return False
-    return bool(
-        table
+    tensors = artifact.tensors or {}
+    end = 0
+    for begin, after in sorted(record.offsets for record in tensors.values()):
+        if begin != end:  # a hole, or two at one place: readers of safetensors refuse it
+            return False
+        end = after
+    return (
+        texts
+        and numbers  # to Python 2.0 and True are as good
+        and int.from_bytes(header[:8], "little") == len(header) - 8
+        and artifact.size == len(header) + end
+        and table
         == {
             name: {"dtype": record.dtype, "shape": list(record.shape), "data_offsets": list(record.offsets)}
-            for name, record in (artifact.tensors or {}).items()
+            for name, record in tensors.items()
         }
     )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; a name that stands in it twice would be one thing to us and another to other readers."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name stands there twice")
+    return table

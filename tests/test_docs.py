@@ -12,7 +12,7 @@ from contracts import documented
 
 from keepbest.storage.transfer import TransferSettings
 
-DOCS = [Path(__file__).parents[1] / name for name in ("README.md", "CHANGELOG.md", "docs/buckets.md")]
+DOCS = [Path(__file__).parents[1] / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "docs/buckets.md")]
 RUNNABLE = [code for _, code in documented.blocks("python") if "…" not in code]
 
 

@@ -11,6 +11,7 @@ from keepbest.errors import (
     ConcurrentWriterError,
     DamagedFileError,
     KeepbestError,
+    KeyFileError,
     MissingMetricError,
     ObjectNotFoundError,
     RunExistsError,
@@ -19,6 +20,7 @@ from keepbest.errors import (
     StorageFullError,
     StoragePermissionError,
     UnsupportedStateError,
+    UntrustedError,
 )
 
 
@@ -35,6 +37,13 @@ from keepbest.errors import (
         (ObjectNotFoundError("k"), FileNotFoundError, {"location": "k"}, "does not exist"),
         (StorageFullError("u", needed=5, free=2), OSError, {"needed": 5, "free": 2}, "5 bytes are needed"),
         (StoragePermissionError("u", "write"), PermissionError, {"action": "write"}, "cannot write"),
+        (
+            UntrustedError("f", "no", key="k", tensor="w"),
+            ValueError,
+            {"key": "k", "tensor": "w"},
+            "is not trusted (k): no",
+        ),
+        (KeyFileError("f", "is no key"), ValueError, {"location": "f"}, "openssl genpkey"),
         (SaveFailedError("c", OSError("x")), KeepbestError, {"checkpoint": "c"}, "unharmed: x"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 from ...errors import ConfigError, PlaceholderError
@@ -48,6 +49,9 @@ class Filepath:
             return self.template.format(**names)
         except KeyError as error:
             raise PlaceholderError(without_password(self.template), str(error.args[0]), names) from error
+        except (ValueError, LookupError, AttributeError, TypeError, MemoryError) as error:
+            shown = without_password(self.template)
+            raise ConfigError(f'Failed to format this callback filepath: "{shown}". Reason: {error}') from error
 
     @property
     def folder(self) -> str:
@@ -60,12 +64,27 @@ class Filepath:
         """Return what of `path` comes after the folder, so that a folder that was moved is still understood."""
         return path.removeprefix(self.folder)
 
+    def could_be(self, relative: str) -> bool:
+        """Say whether a path relative to the folder is one that the template may have given.
+
+        What a hidden run says of it may be a stranger's word, and a file is placed there.
+        """
+        try:
+            parts = [
+                (re.escape(text), name is not None)
+                for text, name, _, _ in Formatter().parse(self.relative(self.template))
+            ]
+        except ValueError:
+            return False
+        pattern = "".join(text + ("[^/]+?" if placeholder else "") for text, placeholder in parts)
+        return re.fullmatch(pattern, relative, re.DOTALL) is not None and ".." not in relative.split("/")
+
     @property
     def hidden_run(self) -> str:
         """The URL of the run in which the files are committed: each template has its own."""
         name = self.relative(self.template)
         words = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:48]
-        return f"{self.folder}{HIDDEN}/{words}-{digest(name.encode()).rpartition(':')[2][:8]}"
+        return f"{self.folder}{HIDDEN}/{words}-{digest(name.encode(errors='surrogatepass')).rpartition(':')[2][:8]}"
 
     @property
     def is_fast(self) -> bool:

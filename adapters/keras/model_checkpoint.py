@@ -11,7 +11,7 @@ import keras
 
 from ...core.caller import warn_caller
 from ...core.direction import Mode, direction
-from ...errors import ConfigError, StorageError
+from ...errors import ConfigError, DamagedFileError, StorageError
 from ...storage.backend import open_backend
 from ...storage.manifest import Score
 from ...storage.remote_errors import without_password
@@ -225,6 +225,11 @@ class ModelCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras 
             return
         self._resumed, place = found
         self._check_continues()
+        if not self._path.could_be(self._resumed.file):
+            raise DamagedFileError(
+                self._shelf.backend.url,
+                f"it names {self._resumed.file!r:.200}, which {without_password(self.filepath)} never gives",
+            )
         path = self._path.folder + self._resumed.file
         place(path)
         self._held[path] = self._resumed.value

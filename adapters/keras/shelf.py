@@ -26,7 +26,14 @@ from ...core.caller import warn_caller
 from ...core.saver import versions
 from ...core.snapshot import Snapshots
 from ...core.staging import Staging
-from ...errors import KeepbestError, ObjectNotFoundError, SaveFailedError, StorageError, StorageFullError
+from ...errors import (
+    DamagedFileError,
+    KeepbestError,
+    ObjectNotFoundError,
+    SaveFailedError,
+    StorageError,
+    StorageFullError,
+)
 from ...storage import progress, statefile
 from ...storage.backend import Backend, open_backend
 from ...storage.checkpoint import Checkpoint
@@ -132,9 +139,16 @@ class Shelf:
         if newest is None:
             return None
         checkpoint = Checkpoint(run.backend, newest)
-        stored = dict(checkpoint.state().training)
-        artifact = stored.pop("artifact")
-        return Standing(**stored), lambda path: run.publish(checkpoint, artifact, path)
+        try:
+            stored = dict(checkpoint.state().training)
+            artifact = stored.pop("artifact")
+            standing = Standing(**stored)
+            _check(artifact, standing)
+        except (LookupError, TypeError) as error:
+            raise DamagedFileError(
+                f"{checkpoint.name}/{STATE_FILE}", f"it is not a ModelCheckpoint's ({error})"
+            ) from error
+        return standing, lambda path: run.publish(checkpoint, artifact, path)
 
     def _keep(self, entry: Entry, draft: Draft, nbytes: int, objects: Mapping[str, statefile.ObjectRecord]) -> None:
         # Listed for each save: another callback, of this process or of the one before, may have written since.
@@ -157,6 +171,15 @@ class Shelf:
             warn_caller(
                 f"the model was saved, but what came before it in {self.backend.url} could not be tidied up: {error}"
             )
+
+
+def _check(artifact: object, standing: Standing) -> None:
+    """Raise TypeError for what no ModelCheckpoint wrote."""
+    names, values = (artifact, standing.monitor, standing.file), (standing.best, standing.value)
+    if not all(isinstance(name, str) for name in names) or not all(
+        isinstance(value, float | int | None) for value in values
+    ):
+        raise TypeError(f"{standing!r:.200}")
 
 
 def _commit(writer: RunWriter, entry: Entry, draft: Draft, objects: Mapping[str, statefile.ObjectRecord]) -> str:

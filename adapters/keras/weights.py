@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -35,6 +36,8 @@ def load_weights(
         >>> load_weights(model, "runs/best.safetensors")
     """
     path = os.fspath(filepath)
+    if "://" not in path:
+        path = os.path.realpath(Path(path).expanduser())  # a link to a file, as in a cache, is a file to its owner
     folder, _, name = path.rpartition("/")
     backend = open_backend(folder or ("/" if path.startswith("/") else "."), storage_options)
     path = without_password(path)
@@ -45,7 +48,10 @@ def load_weights(
         tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise DamagedFileError(path, f"it is no safetensors file ({error})") from error
-    stored = {key: arrays.from_view(_view(key, found), None) for key, found in tensors}
+    try:
+        stored = {key: arrays.from_view(_view(key, found), None) for key, found in tensors}
+    except (LookupError, ValueError) as error:
+        raise DamagedFileError(path, f"NumPy has no such tensor ({error!r})") from error
     state.check_built(model)
     problems = state.mismatches(model, stored)
     if problems:

@@ -42,7 +42,7 @@ def test_json_names_the_whole_and_the_damaged(keepbest, run, place, target):
     report = said.json
     assert (said.code, report["schema"], report["ok"]) == (1, "keepbest.verify/1", False)
     assert [name[:9] for name in report["whole"]] == ["epoch-002", "epoch-003"]
-    assert set(report["problems"][0]) == {"checkpoint", "file", "tensor", "message"}
+    assert set(report["problems"][0]) == {"checkpoint", "file", "tensor", "message", "untrusted"}
 
 
 def test_a_missing_file_is_damage(keepbest, run, place):
@@ -59,9 +59,9 @@ def test_a_checkpoint_that_training_retires_meanwhile_is_no_damage(keepbest, bui
 
     check = verify.check
 
-    def check_while_training_goes_on(backend, listing):
+    def check_while_training_goes_on(backend, listing, trusted):
         build.writer.retire([1])
-        return check(backend, listing)
+        return check(backend, listing, trusted)
 
     monkeypatch.setattr(verify, "check", check_while_training_goes_on)
     said = keepbest("verify", run, "--json")

@@ -22,7 +22,7 @@ class Fault:
     kill: bool = False
     """The proxy is killed before the server hears of it."""
     victim: int | None = None
-    """The process that is killed before the server hears of it, by its number."""
+    """The process that is killed before the server hears of it, by its number; with `lose_reply` after it answered."""
     corrupt_request: bool = False
     """A bit of the request's body arrives at the server as its opposite."""
     late: float = 0.0
@@ -150,9 +150,12 @@ def kill():
     return Fault(name="kill", kill=True)
 
 
-def kill_process(number):
-    """Kill a process, the client's say (SIGKILL), when the request's head came, and break the connection."""
-    return Fault(name="kill process", victim=number, reset=True)
+def kill_process(number, *, answered=False):
+    """Kill a process, the client's say (SIGKILL), when the request's head came, and break the connection.
+
+    With `answered` the server does what it is asked first, and its reply is lost.
+    """
+    return Fault(name="kill process", victim=number, reset=not answered, lose_reply=answered)
 
 
 class _Link:

@@ -313,7 +313,7 @@ class _Exchange:
         if self._fault.kill:
             proxy.kill()
             return False
-        if self._fault.victim is not None:
+        if self._fault.victim is not None and not self._fault.lose_reply:
             os.kill(self._fault.victim, signal.SIGKILL)
         if self._fault.reset:
             return _reset(self._client.socket)
@@ -322,6 +322,8 @@ class _Exchange:
         server = self._upstream.stream()
         reply, heard = self._ask(server, head, proxy.edited(head))
         if self._fault.lose_reply:
+            if self._fault.victim is not None:
+                os.kill(self._fault.victim, signal.SIGKILL)
             return _reset(self._client.socket)
         proxy.sleep(self._fault.late)
         return self._relay(server, reply) and heard and head.get("connection").lower() != "close"

@@ -409,6 +409,24 @@ def test_a_run_without_rows_lags_behind_as_well(tiers):
     assert [found.sequence for found in keepbest.open_run(tiers[1]).checkpoints()] == [2]
 
 
+def test_a_mirror_from_before_the_first_row_lags_behind_as_well(tiers):
+    """A mirror that has only what was saved before anything was logged is known to be the run's own."""
+    policy = CheckpointPolicy(on_save_error="warn")
+    with Checkpointer(tiers[0], policy, mirror=tiers[1], weights=Weights(), mode="sync") as ckpt:
+        ckpt.save()
+    with Checkpointer(tiers[0], policy, mirror=tiers[1], weights=Weights(), mode="sync") as ckpt:
+        through(ckpt, Failing)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ckpt.resume()
+            ckpt.log(val_loss=1.0)
+            ckpt.close()
+    assert [[found.sequence for found in keepbest.open_run(url).checkpoints()] for url in tiers] == [[2], [1]]
+    with Checkpointer(tiers[0], policy, mirror=tiers[1], weights=Weights()) as ckpt:
+        assert ckpt.resume() is not None
+    assert [found.sequence for found in keepbest.open_run(tiers[1]).checkpoints()] == [2]
+
+
 @pytest.mark.parametrize("call", ["log", "log_step", "save"])
 def test_a_mirror_that_holds_checkpoints_is_not_written_to_by_accident(tiers, call):
     """Saving without having resumed is refused also if only the mirror holds the run, and the error says where."""

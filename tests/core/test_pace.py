@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import sys
 import threading
@@ -75,6 +77,25 @@ def test_a_state_beyond_the_limit_is_saved_while_training_waits(url):
     assert caught[0].filename == __file__
     found = sorted(keepbest.open_run(url).checkpoints(), key=lambda checkpoint: checkpoint.sequence)
     assert [set(checkpoint.load("state")["w"].tolist()) for checkpoint in found] == [{0.0}, {1.0}, {2.0}]
+
+
+def test_without_memory_for_a_copy_training_waits(url, monkeypatch):
+    """Where the copy cannot be had, a save reads the state where it lies, and that is said; later it may be had."""
+    state, plain = {"w": np.zeros(100_000)}, mmap.mmap
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with Checkpointer(url, ALL, state=state) as ckpt:
+        with pytest.warns(UserWarning, match="no memory for a copy of the state"):
+            monkeypatch.setattr(mmap, "mmap", refuse)
+            state["w"][:] = 1
+            assert ckpt.save().done()
+        monkeypatch.setattr(mmap, "mmap", plain)
+        state["w"][:] = 2
+        ckpt.save().result(60)
+    found = sorted(keepbest.open_run(url).checkpoints(), key=lambda checkpoint: checkpoint.sequence)
+    assert [set(checkpoint.load("state")["w"].tolist()) for checkpoint in found] == [{1.0}, {2.0}]
 
 
 def test_a_state_of_just_the_limit_is_staged(url):

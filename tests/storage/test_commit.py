@@ -21,6 +21,7 @@ from keepbest.errors import (
     ObjectNotFoundError,
     StorageError,
     StorageFullError,
+    UnreachableError,
 )
 from keepbest.storage import commit
 from keepbest.storage.backend import open_backend
@@ -270,6 +271,35 @@ def test_while_nobody_knows_whether_it_is_committed_its_data_stays(backend, stor
     assert len({checkpoint_of(entry.key) for entry in backend.list("checkpoints/")}) == 3 + stores
 
 
+class Late(WrappedBackend):
+    """The request that creates a manifest is given up, and arrives afterwards."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.on_its_way = None
+
+    def _call(self, name, *args):
+        if name != "put_if_absent":
+            return super()._call(name, *args)
+        self.on_its_way = args
+        raise UnreachableError(self.url, "no answer (a test)")
+
+    def arrive(self):
+        self.inner.put_if_absent(*self.on_its_way)
+
+
+def test_a_commit_that_arrives_after_it_was_given_up_finds_its_data(backend):
+    """Nobody answered, and the manifest is not there yet: the save fails, and what comes to be listed is whole."""
+    build(backend, 2)
+    late = Late(backend)
+    with pytest.raises(UnreachableError):
+        SmallRun(late).save(0.01)
+    assert len(Run(backend).checkpoints()) == 2
+    late.arrive()
+    assert len(Run(backend).checkpoints()) == 3
+    assert Run(backend).verify().ok
+
+
 def test_a_commit_whose_settling_fails_keeps_its_data(tmp_path):
     """The manifest is there and its folder cannot be synced: the save fails, and what is listed is whole."""
 
@@ -318,6 +348,43 @@ def test_the_second_of_two_writers_is_told_and_harms_nothing(backend):
     assert same(Run(backend).best.load("model"), theirs.wrote[first.name])
     names = {found.name for found in Run(backend).checkpoints()}
     assert {checkpoint_of(entry.key) for entry in backend.list("checkpoints/")} == names
+
+
+def test_the_second_of_two_writers_is_told_also_if_the_first_has_retired_its_own(backend):
+    """The number was taken, and what took it is gone by the time one looks: it is a writer's doing all the same."""
+    build(backend, 1)
+    first = SmallRun(backend)
+
+    class Overtaken(WrappedBackend):
+        def _call(self, name, *args):
+            if name != "put_if_absent":
+                return super()._call(name, *args)
+            sequence = first.save(0.5).sequence
+            try:
+                return super()._call(name, *args)
+            finally:
+                first.save(0.4)
+                first.writer.retire([sequence])
+
+    with pytest.raises(ConcurrentWriterError, match="number 3"):
+        SmallRun(Overtaken(backend)).save(0.01)
+    assert Run(backend).verify().ok
+    assert {found.sequence for found in Run(backend).checkpoints()} == {1, 3}
+    assert len({checkpoint_of(entry.key) for entry in backend.list("checkpoints/")}) == 2
+
+
+def test_a_writer_that_was_asleep_is_told_though_its_number_is_free_again(backend):
+    """Another training went on and retired what had the number: whoever wakes up commits nothing in between."""
+    build(backend, 1)
+    asleep, awake = SmallRun(backend), SmallRun(backend)
+    for loss in (0.5, 0.4, 0.3):
+        newest = awake.save(loss).sequence
+    awake.writer.retire([newest - 2, newest - 1])
+    with pytest.raises(ConcurrentWriterError, match=f"number {newest}"):
+        asleep.save(0.01)
+    assert Run(backend).verify().ok
+    assert {found.sequence for found in Run(backend).checkpoints()} == {1, newest}
+    assert len({checkpoint_of(entry.key) for entry in backend.list("checkpoints/")}) == 2
 
 
 def test_a_damaged_manifest_in_the_way_is_not_overwritten(backend):

@@ -85,6 +85,27 @@ def test_what_is_young_may_be_a_save_under_way(backend, small):
     assert not set(left) & set(keys(backend))
 
 
+def test_a_listing_that_comes_wrong_costs_no_checkpoint(backend, small):
+    """A commit that one listing does not show is looked for once more before its data goes."""
+
+    class Forgetful(WrappedBackend):
+        forgets = 1
+
+        def _call(self, name, *args):
+            found = super()._call(name, *args)
+            if (name, *args) != ("list", "commits/") or not self.forgets:
+                return found
+            self.forgets -= 1
+            return [entry for entry in found if entry.key != commit_key(1)]
+
+    left = orphaned(backend)
+    report = Run(Forgetful(backend)).gc(grace=0)
+    assert Run(backend).verify().ok
+    assert len(Run(backend).checkpoints()) == 2
+    assert len(report.removed) == 3
+    assert not set(left) & set(keys(backend))
+
+
 def test_an_orphan_is_as_young_as_its_youngest_file(backend, small):
     """A save that takes longer than the grace period for all its files is safe while it writes them."""
     backend.put(data_key(ORPHAN, "old"), [b"x"])

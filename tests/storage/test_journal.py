@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
+from typing import ClassVar
 
 import pytest
+from contracts.faults import WrappedBackend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keepbest.errors import UnreachableError
 from keepbest.storage import segments
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
@@ -234,6 +237,42 @@ def test_logging_goes_on_after_a_disk_that_failed(backend):
     assert epochs(history_of(backend)) == [0, 1]
 
 
+def test_a_torn_line_swallows_no_row_however_often_writing_fails(tmp_path):
+    """A full disk cuts a line short and takes not even a new line: once it has space again, no row is lost."""
+    from contracts.faults import WrappedBackend
+
+    from keepbest.errors import StorageError
+
+    class Full(WrappedBackend):
+        room: ClassVar = [7, 0]
+        """Bytes that it takes of each write, until it has space again."""
+
+        def _call(self, name, *args):
+            found = super()._call(name, *args)
+            if name != "append":
+                return found
+            self.appender = found
+            return self
+
+        def write(self, data):
+            room = self.room.pop(0) if self.room else len(data)
+            self.appender.write(data[:room])
+            if room < len(data):
+                raise StorageError("metrics.jsonl", "no space is left (a test).")
+
+        def close(self):
+            self.appender.close()
+
+    backend = open_backend(str(tmp_path))
+    journal = Journal(Full(backend))
+    for _ in range(2):
+        with pytest.raises(StorageError, match="no space"):
+            journal.append(row(0))
+    write(journal, [0, 1])
+    journal.close()
+    assert epochs(history_of(backend)) == [0, 1]
+
+
 # ── cost ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -327,6 +366,31 @@ def test_rows_that_could_not_be_sent_are_sent_later(memory_url):
             assert read_appended(backend, JOURNAL) == b"0\n"
     appender.close()
     assert read_appended(backend, JOURNAL) == b"0\n1\n2\n"
+
+
+class LateBackend(WrappedBackend):
+    """Its first request to replace something is given up, and arrives when it is told to."""
+
+    late = None
+
+    def _call(self, name, *args, **kwargs):
+        if name == "replace" and self.late is None:
+            self.late = args
+            raise UnreachableError(self.url, "no answer (a test)")
+        return super()._call(name, *args, **kwargs)
+
+
+def test_rows_that_arrive_late_take_no_others_away(memory_url):
+    """A request that was given up and arrives after the next one does not put the shorter segment in its place."""
+    backend = LateBackend(open_backend(memory_url))
+    appender = segments.SegmentAppender(backend, JOURNAL)
+    appender.write(b"0\n")
+    with pytest.raises(UnreachableError):
+        appender.flush()
+    appender.write(b"1\n")
+    appender.flush()
+    backend.inner.replace(*backend.late)
+    assert read_appended(backend, JOURNAL).endswith(b"0\n1\n")
 
 
 def test_rows_are_sent_without_being_asked_for(memory_url, monkeypatch):

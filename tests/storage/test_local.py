@@ -200,6 +200,38 @@ def test_a_published_file_is_durable_with_its_new_folders(backend, kernel, tmp_p
         assert placed < kernel.index("fsync", folder, placed)
 
 
+def test_folders_that_a_killed_process_made_are_durable_with_the_first_save(tmp_path, kernel):
+    """Who finds the folders of a run made does not rely on their maker: that one may have been killed before a sync."""
+    for folder in ("deep/er/run/checkpoints", "deep/er/run/commits"):
+        (tmp_path / folder).mkdir(parents=True)
+    backend = open_backend(str(tmp_path / "deep/er/run"))
+    backend.put("checkpoints/c/a", [b"x"])
+    backend.settle()
+    for folder in ("deep/er/run/checkpoints", "deep/er/run", "deep/er", "deep", "."):
+        assert kernel.index("fsync", tmp_path / folder)
+    kernel.calls.clear()
+    backend.put("checkpoints/d/a", [b"x"])
+    backend.settle()
+    folders = {path for name, path in kernel.calls if name == "fsync"}
+    assert str(tmp_path / "deep") not in folders
+
+
+def test_a_crash_while_publishing_leaves_nothing_in_the_folder_of_the_user(backend, monkeypatch, tmp_path):
+    """Until a published file has its name, its temporary one lies in the run, where `gc` finds it."""
+    backend.put("checkpoints/c/a", [b"x"])
+    (tmp_path / "out").mkdir()
+    replace, seen = os.replace, []
+
+    def replacing(old, new):
+        seen.append((os.listdir(tmp_path / "out"), Path(old).parent))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", replacing)
+    backend.publish("checkpoints/c/a", str(tmp_path / "out/model.keras"))
+    assert seen == [([], Path(backend.url))]
+    assert names(backend) == ["checkpoints", "checkpoints/c", "checkpoints/c/a"]
+
+
 def test_a_file_is_durable_before_it_takes_the_place_of_another(backend, kernel, tmp_path):
     """A power loss while an artifact replaces an older one leaves one of the two, whole."""
     backend.put("checkpoints/c/a", [b"x"])
@@ -473,6 +505,19 @@ def test_a_read_only_file_system_says_so(small_disk):
     make_read_only()
     with pytest.raises(StorageError, match="read-only"):
         backend.put("checkpoints/c/a", [b"x"])
+
+
+def test_from_a_run_that_may_only_be_read_can_be_published(small_disk, tmp_path):
+    """Neither another file system nor one that is read-only is in the way of who only takes a file out."""
+    folder, make_read_only = small_disk
+    backend = open_backend(str(folder / "run"))
+    backend.put("checkpoints/c/a", [b"x"])
+    backend.publish("checkpoints/c/a", str(tmp_path / "out/first"))
+    backend.settle()
+    make_read_only()
+    open_backend(backend.url).publish("checkpoints/c/a", str(tmp_path / "out/second"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {"first": b"x", "second": b"x"}
+    assert names(backend) == ["checkpoints", "checkpoints/c", "checkpoints/c/a"]
 
 
 @contextlib.contextmanager

@@ -251,7 +251,6 @@ def test_a_missing_or_short_file_is_named(backend, only):
         pytest.param({"dtype": "F4"}, "does not know its dtype F4", id="unknown-dtype"),
         pytest.param({"shape": (5, 3)}, "contradicts itself", id="another-shape"),
         pytest.param({"dtype": "F64"}, "contradicts itself", id="another-size"),
-        pytest.param({"offsets": (48, 0)}, "contradicts itself", id="backwards"),
     ],
 )
 def test_a_record_that_contradicts_itself_is_damage(backend, change, problem):

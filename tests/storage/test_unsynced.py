@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keepbest.errors import StorageError
+from keepbest.errors import StorageError, StorageFullError
 from keepbest.storage.backend import open_backend
 from keepbest.storage.unsynced import _MOST
 
@@ -78,3 +78,61 @@ def test_a_journal_that_grew_is_durable_after_settle(backend, synced):
     appender.write(b"2\n")
     appender.close()
     assert synced[0].count("rows") == 2
+
+
+def test_rows_that_could_not_be_stored_are_written_again(backend, synced):
+    """After a failed fsync of the journal its next one counts only for what was written since: so all of it is."""
+    appender = backend.append("rows")
+    appender.write(b"1\n")
+    backend.settle()
+    appender.write(b"2\n")
+    synced[1].add("rows")
+    with pytest.raises(StorageError):
+        backend.settle()
+    appender.write(b"3\n")
+    backend.settle()
+    assert backend.read("rows") == b"1\n2\n3\n\n2\n3\n"
+    appender.write(b"4\n")
+    backend.settle()
+    assert backend.read("rows").endswith(b"3\n4\n")
+
+
+@pytest.mark.parametrize("method", ["put", "put_if_absent", "replace"])
+def test_a_file_that_cannot_be_closed_is_not_left(backend, monkeypatch, method):
+    """Some file systems say only at the close that there is no space: an error of ours, and nothing half-written."""
+    before, plain = len(os.listdir("/proc/self/fd")), os.close
+
+    def close(fd):
+        name = Path(f"/proc/self/fd/{fd}").readlink().name
+        plain(fd)
+        if name == "a" or name.startswith(".tmp-"):
+            monkeypatch.setattr(os, "close", plain)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "close", close)
+    with pytest.raises(StorageFullError):
+        getattr(backend, method)("c/a", [b"x"] if method == "put" else b"x")
+    assert backend.list("") == []
+    backend.delete(["c/a"])
+    backend.settle()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_close_that_fails_keeps_no_other_file_from_being_stored(backend, synced, monkeypatch):
+    """What fails for one file is that file's: the others are made durable, and nothing stays open."""
+    before, plain = len(os.listdir("/proc/self/fd")), os.close
+    for key in ("c/a", "c/b"):
+        backend.put(key, [b"x"])
+
+    def close(fd):
+        name = Path(f"/proc/self/fd/{fd}").readlink().name
+        plain(fd)
+        if name == "a":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "close", close)
+    with pytest.raises(StorageError):
+        backend.settle()
+    monkeypatch.undo()
+    assert "b" in synced[0]
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -16,7 +16,10 @@ with Checkpointer("runs/7", policy, model=object(), optimizer=object()) as ckpt:
     assert_type(ckpt.save(), SaveHandle)
     assert_type(ckpt.history, History)
 
+    assert_type(ckpt.restore("best", trusted="signing.pub.pem"), Checkpoint)
+
 run = keepbest.open_run("runs/7", storage_options={"anon": True})
+assert_type(keepbest.open_run("runs/7", trusted=keepbest.Trusted(b"-----BEGIN", run="7")), Run)
 assert_type(run, Run)
 assert_type(run.best.metrics, dict[str, float])
 assert_type(run.latest.step, int)
