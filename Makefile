@@ -55,8 +55,8 @@ format: $(READY)   ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 $(PEERS): $(READY)
-	@echo "── installing what is compared: Orbax and Lightning (once)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[bench]"
+	@echo "── installing what is compared: Orbax, Lightning, Ignite and Transformers (once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[bench,peers]"
 	@touch $(PEERS)
 
 bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (some fifteen minutes)
