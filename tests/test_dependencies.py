@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS = ("core", "adapters", "storage", "cli")
-FOR_DEVELOPERS = {"test", "bench", "all"}
+FOR_DEVELOPERS = {"test", "bench", "peers", "all"}
 """Extras that nothing of what is shipped imports, or that are made of others."""
 EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - FOR_DEVELOPERS)
 

@@ -13,6 +13,7 @@ import weakref
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ...core.overlap import settle_all
@@ -61,7 +62,9 @@ def rests(tensor: torch.Tensor) -> int | None:
     return tensor._version if frozen else None  # noqa: SLF001 - as above
 
 
+@_disable_dynamo  # `torch.compiler.disable`, without importing the compiler before something is compiled
 def _before_step(*_: Any) -> None:
+    """Compiled, it would be traced while a copier changes what it looks at, and the compiler gives up over that."""
     settle_all()
 
 

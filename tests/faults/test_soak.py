@@ -3,7 +3,11 @@
 import pytest
 from faults.soak import in_a_bucket, in_memory, on_the_disk
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Other tests of this process may have imported JAX, which warns of each fork. The children here do without it.
+    pytest.mark.filterwarnings("ignore:os.fork", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def test_the_disk(tmp_path):
