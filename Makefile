@@ -59,7 +59,7 @@ $(PEERS): $(READY)
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[bench,peers]"
 	@touch $(PEERS)
 
-bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (some fifteen minutes)
+bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (some twenty minutes)
 	@$(BIN)/python benchmarks/run.py
 
 bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
