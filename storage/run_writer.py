@@ -16,7 +16,7 @@ from ..errors import ConcurrentWriterError, ObjectExistsError, StorageError
 from . import commit, listing
 from .backend import Backend
 from .known_files import KnownFiles
-from .layout import BEST_HINT, BEST_LINK, COMMITS, commit_sequence, data_prefix, index_sequence
+from .layout import BEST_HINT, BEST_LINK, COMMITS, commit_sequence, data_prefix, index_key, index_sequence
 from .listing import Listing
 from .manifest import Artifact, CheckpointInfo, Manifest, info, seal
 from .run import best_of
@@ -148,6 +148,8 @@ class RunWriter:
         self._pointed_at = best.name
 
     def _write_index(self) -> None:
+        # Before: it may be written, and deleting the older ones refused. Then the next one deletes them all.
+        self._index_keys = (*self._index_keys, index_key(self.checkpoints[-1].sequence))
         held = Listing(
             checkpoints=tuple(self.checkpoints),
             damaged=(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
-from contracts.faults import CountingBackend
+from contracts.faults import CountingBackend, WrappedBackend
 from contracts.runs import SmallRun, same, weights
 from pydantic import TypeAdapter
 
+from keepbest.errors import StorageError
 from keepbest.storage.backend import open_backend
 from keepbest.storage.layout import BEST_HINT, BEST_LINK, commit_key, index_key, index_sequence
 from keepbest.storage.listing import UNINDEXED, read_listing
@@ -99,6 +101,31 @@ def test_a_writer_that_comes_later_counts_what_is_not_indexed(backend):
         run.save()
         run.writer.refresh_hints()
     assert indexes(backend) == [index_key(UNINDEXED)]
+
+
+def test_an_index_that_could_not_be_deleted_goes_with_the_next(memory_url):
+    """A store that refuses once to delete the older index leaves none behind for ever."""
+
+    class Refusing(WrappedBackend):
+        refuses = 1
+
+        def _call(self, name, *args, **kwargs):
+            if name == "delete" and self.refuses:
+                keys = list(args[0])
+                if any(index_sequence(key) for key in keys):
+                    self.refuses -= 1
+                    raise StorageError(self.url, "not now")
+                args = (keys, *args[1:])
+            return super()._call(name, *args, **kwargs)
+
+    backend = open_backend(memory_url)
+    run = SmallRun(Refusing(backend))
+    for _ in range(2 * UNINDEXED + 2):
+        run.save()
+        with contextlib.suppress(StorageError):
+            run.writer.refresh_hints()
+    assert run.writer.backend.refuses == 0
+    assert len(indexes(backend)) == 1
 
 
 def test_retired_checkpoints_leave_the_index(backend, indexed):
