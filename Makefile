@@ -68,7 +68,7 @@ bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
 bench-bucket: $(READY)   ## the same for buckets, with s3fs, boto3, obstore, torch.save, DCP and gcsfs (some ten minutes)
 	@$(BIN)/python benchmarks/buckets.py
 
-faults: $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (some ten minutes)
+faults: $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (some fifteen minutes)
 	@$(BIN)/python tests/faults/run.py
 
 clean:           ## remove everything that was built
