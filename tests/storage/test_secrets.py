@@ -11,10 +11,10 @@ import traceback
 import uuid
 import warnings
 
-import numpy as np
 import pytest
 from contracts.servers import free_ports
 from contracts.sftp_server import PASSWORD, USER, SftpServer
+from contracts.stateful import Weights
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
@@ -123,19 +123,6 @@ WAYS = [
 def dead(port):
     """Return the URL of a port at which nobody listens."""
     return f"http://127.0.0.1:{port}"
-
-
-class Weights:
-    """Some state."""
-
-    def __init__(self):
-        self.values = np.zeros(4)
-
-    def state_dict(self):
-        return {"values": self.values}
-
-    def load_state_dict(self, state):
-        self.values = state["values"]
 
 
 def train(url, options, **where):

@@ -12,11 +12,11 @@ import uuid
 import warnings
 
 import asyncssh
-import numpy as np
 import pytest
 from contracts import sftp_server
 from contracts.runs import SmallRun, same
 from contracts.sftp_server import PASSWORD, USER, SftpServer
+from contracts.stateful import Weights
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
@@ -56,19 +56,6 @@ def backend(server, url):
 
 def on_disk(server, url):
     return server.folder / url.rpartition("/")[2]
-
-
-class Weights:
-    """A Stateful with one array; each epoch adds 1."""
-
-    def __init__(self):
-        self.values = np.zeros(4)
-
-    def state_dict(self):
-        return {"values": self.values}
-
-    def load_state_dict(self, state):
-        self.values = state["values"]
 
 
 def train(url, losses, **settings):
