@@ -10,7 +10,8 @@ READY  := $(VENV)/.ready
 PEERS  := $(VENV)/.peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-bucket test test-all test-fast lint format bench bench-quick bench-bucket faults clean
+.PHONY: help demo demo-bucket test test-all test-fast tensorflow browser lint format docs bench bench-quick bench-bucket faults \
+  release-check clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,9 +32,16 @@ demo: $(READY)   ## train on real images, interrupt, resume, load the best witho
 demo-bucket: $(READY)   ## the same in a bucket, on an S3 server that it starts and ends
 	@$(BIN)/python examples/demo_bucket.py
 
-test: lint $(READY)   ## everything CI runs: lint, types, tests (Keras' slow kill tests on the TensorFlow backend only)
-	@$(BIN)/python -m pytest -q -n 2 --ignore tests/adapters/keras
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target $(addprefix keras-on-,tensorflow torch jax)
+test: lint browser $(READY)   ## everything CI runs: lint, types, tests (Keras' slow kill tests on the TensorFlow backend only)
+	@$(BIN)/python -m pytest -q -n 2 --ignore tests/adapters/keras --ignore tests/adapters/tensorflow
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target tensorflow $(addprefix keras-on-,tensorflow torch jax)
+
+browser:         # the tests of the report open it in Chromium; where they may, they install it
+	@command -v chromium chromedriver >/dev/null || test "$$(id -u)" != 0 || { echo "── installing Chromium (once)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; }
+
+tensorflow: $(READY)   ## the tests of TensorFlow loops, in a process of their own
+	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q tests/adapters/tensorflow
 
 keras-on-%: $(READY)
 	@KERAS_BACKEND=$* $(BIN)/python -m pytest -q $(if $(filter tensorflow,$*),,-m "not slow") tests/adapters/keras
@@ -43,12 +51,13 @@ test-all: test   ## the slow Keras tests on JAX and PyTorch as well
 	@KERAS_BACKEND=jax $(BIN)/python -m pytest -q -m slow tests/adapters/keras
 
 test-fast: $(READY)   ## the tests that take under a minute together, without Keras and buckets
-	@$(BIN)/python -m pytest -q -n 2 -m "not slow and not bucket" --ignore tests/adapters/keras
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow and not bucket" --ignore tests/adapters/keras \
+	  --ignore tests/adapters/tensorflow
 
 lint: $(READY)   ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --config-file pyproject.toml -m keepbest -p keepbest.core -p keepbest.storage \
-	  -p keepbest.adapters -p keepbest.cli
+	  -p keepbest.adapters -p keepbest.cli -p keepbest.errors
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy --config-file pyproject.toml tests/typing/api.py
 
 format: $(READY)   ## rewrite the sources as `make lint` wants them
@@ -70,6 +79,12 @@ bench-bucket: $(READY)   ## the same for buckets, with s3fs, boto3, obstore, tor
 
 faults: $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (some fifteen minutes)
 	@$(BIN)/python tests/faults/run.py
+
+docs: $(READY)   ## the pages as a site, in build/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs && echo "build/docs/index.html"
+
+release-check: $(READY)   ## build the wheel and the sdist, look into both, and try them in environments of their own
+	@$(BIN)/python -m pytest -q -n 0 tests/test_release.py
 
 clean:           ## remove everything that was built
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-runs

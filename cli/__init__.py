@@ -20,9 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
-        sys.stderr.write(f"Error: the keepbest command needs {error.name}. {INSTALL}\n")
+        sys.stderr.write(f"Error: the keepbest command needs {error.name}. {install('cli')}\n")
         return 2
     return run(arguments)
 
 
-INSTALL = 'Install it with: pip install "keepbest[cli]"'
+def install(extra: str) -> str:
+    """Return the sentence that says how to install what an extra has."""
+    return f'Install it with: pip install "keepbest[{extra}]"'

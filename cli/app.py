@@ -13,25 +13,42 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import __version__
 from ..errors import KeepbestError, did_you_mean
 from ..storage.printable import printable
-from . import INSTALL
+from . import install
 from .words import printable_lines
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 VERBS = {
     "ls": "List the checkpoints of a run.",
     "show": "Show everything about one checkpoint.",
+    "explain": "Say what happened in a run, and why.",
+    "diff": "Say which tensors changed between two checkpoints, and by how much.",
     "verify": "Read every byte of a run and say which checkpoints are whole.",
     "sign": "Sign the checkpoints of a run, or one of them.",
     "export": "Copy the weights of a checkpoint out of its run, as plain files.",
+    "convert": "Bring a checkpoint of others into a run, or give a checkpoint of a run back in their format.",
     "gc": "Delete what a crash left in a run and no checkpoint needs.",
+    "plot": "Draw the curves of a run in the terminal.",
+    "report": "Write one HTML page about a run, or about several.",
+    "watch": "Follow a training while it runs, and end when it has ended.",
+    "completion": "Print the script that completes keepbest's verbs, options and runs in a shell.",
 }
 """Each verb's name and the first sentence of its help."""
+
+NEEDED = {
+    "rich": ("tables need rich; --json works without.", "cli"),
+    "plotext": ("curves need plotext; --json works without.", "cli"),
+    "jinja2": ("a page needs jinja2.", "report"),
+}
+"""Each package that a verb imports only when it needs it: what cannot be done without, and the extra that has it."""
 
 TRACEBACK = "keepbest.traceback"
 """Where click keeps whether `--traceback` was given."""
@@ -59,6 +76,13 @@ class Verbs(click.Group):
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs that begin so, without importing them, and the options."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - nothing else needs it
+
+        verbs = [CompletionItem(verb, help=help_) for verb, help_ in VERBS.items() if verb.startswith(incomplete)]
+        return [*verbs, *super(click.Group, self).shell_complete(ctx, incomplete)]
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; an error of keepbest becomes its sentence."""
         try:
@@ -68,9 +92,11 @@ class Verbs(click.Group):
                 click.echo(printable_lines("".join(traceback.format_exception(error))), err=True, nl=False)
             raise click.ClickException(printable(str(error))) from error
         except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "rich":
+            package = (error.name or "").partition(".")[0]
+            if package not in NEEDED:
                 raise
-            raise click.ClickException(f"tables need rich; --json works without. {INSTALL}") from error
+            what, extra = NEEDED[package]
+            raise click.ClickException(f"{what} {install(extra)}") from error
 
 
 @click.group(
@@ -79,7 +105,7 @@ class Verbs(click.Group):
     subcommand_metavar="VERB URL …",
     epilog=(
         "A run's URL is what the Checkpointer was given. `keepbest VERB --help` explains a verb, with an example. Exit "
-        "codes: 0 fine, 1 the answer is no (verify found damage), 2 an error."
+        "codes: 0 fine, 1 the answer is no (verify found damage, diff --exit-code a difference), 2 an error."
     ),
 )
 @click.version_option(__version__, prog_name="keepbest", message="%(prog)s %(version)s")

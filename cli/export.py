@@ -9,7 +9,6 @@ import click
 
 from ..errors import ObjectExistsError
 from ..storage.printable import printable
-from ..storage.run import open_run
 from . import machine, screen, words
 from .options import run_verb
 
@@ -65,6 +64,8 @@ def export(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     .safetensors takes the model's weights; any other is a folder, made if need be, and takes all tensor files. Every
     file is checked against its digest, and none appears before all are right.
     """
+    from ..storage.run import open_run  # noqa: PLC0415 - help needs none of it
+
     which, target = checkpoint_target
     run = open_run(url, storage_options=storage_options)
     checkpoint = run.get(which)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from ..storage.gc import GRACE, Orphan, Report
 from ..storage.layout import commit_key, temporary_of
-from ..storage.run import open_run
 from . import machine, screen, words
 from .options import duration, run_verb
+
+if TYPE_CHECKING:
+    from ..storage.gc import Orphan, Report
 
 
 class OrphanJson(TypedDict):
@@ -52,7 +53,7 @@ class GcJson(TypedDict):
 @click.option(
     "--grace",
     callback=duration,
-    default=f"{GRACE:g}s",
+    default="1h",
     metavar="TIME",
     help="Leave alone what changed within this time: it may belong to a save under way. Seconds, or 90s, 15m, 1h, 7d. "
     "[default: 1h]",
@@ -69,6 +70,8 @@ def gc(
 
     Checkpoints are never touched, nor is anything that keepbest did not write.
     """
+    from ..storage.run import open_run  # noqa: PLC0415 - help needs none of it
+
     run = open_run(url, storage_options=storage_options)
     listing = run.listing()
     report = run.gc(grace=grace, dry_run=dry_run)

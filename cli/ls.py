@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from ..errors import DamagedError, UnsupportedFormatError
-from ..storage.backend import open_backend
-from ..storage.layout import commit_key
-from ..storage.listing import Listing
-from ..storage.manifest import CheckpointInfo, Score
-from ..storage.run import Run, open_run
+from ..errors import DamagedError, ObjectNotFoundError, UnsupportedFormatError
+from ..storage.layout import JOURNAL, commit_key
 from . import machine, screen, words
-from .marks import Marks, marks
 from .options import run_verb
+from .sparkline import BLOCKS, sparkline
+
+if TYPE_CHECKING:
+    from ..storage.listing import Listing
+    from ..storage.manifest import CheckpointInfo, Score
+    from ..storage.run import Run
+    from .marks import Marks
 
 NEWEST = 50
 """Rows that are shown unless all are asked for; a terminal that scrolls by is of no use to anyone."""
+
+_GLANCE = 8 << 20
+"""Bytes of a journal that is read for the sake of one line; a longer one takes a moment."""
+_WIDEST = 60
+"""Characters of the curve."""
 
 
 class DamagedJson(TypedDict):
@@ -53,6 +61,10 @@ def ls(url: str, storage_options: Mapping[str, Any], as_json: bool, everything: 
 
     The newest comes last. Metrics that are monitored come first, with the direction in which they improve.
     """
+    from ..storage.backend import open_backend  # noqa: PLC0415 - help needs none of it
+    from ..storage.run import Run, open_run  # noqa: PLC0415
+    from .marks import marks  # noqa: PLC0415
+
     run = Run(open_backend(url, storage_options))
     listing = run.listing()
     if not listing.checkpoints and not listing.damaged:
@@ -61,7 +73,7 @@ def ls(url: str, storage_options: Mapping[str, Any], as_json: bool, everything: 
     if as_json:
         machine.emit("ls/1", _to_json(run.url, listing, found))
     else:
-        _show(run.url, listing, found, everything=everything)
+        _show(run, listing, found, everything=everything)
 
 
 def _to_json(url: str, listing: Listing, found: Marks) -> LsJson:
@@ -79,10 +91,12 @@ def _to_json(url: str, listing: Listing, found: Marks) -> LsJson:
     )
 
 
-def _show(url: str, listing: Listing, found: Marks, *, everything: bool) -> None:
-    checkpoints = listing.checkpoints
+def _show(run: Run, listing: Listing, found: Marks, *, everything: bool) -> None:
+    url, checkpoints = run.url, listing.checkpoints
     nbytes = words.size(sum(info.nbytes for info in checkpoints))
     screen.line(f"{url}: {words.count(len(checkpoints), 'checkpoint')}, {nbytes}")
+    if found.monitors and screen.is_terminal() and screen.can_show(BLOCKS):
+        _show_curve(run, checkpoints, found)
     lines: dict[int, CheckpointInfo | DamagedError] = {info.sequence: info for info in checkpoints}
     lines.update(listing.damaged)
     shown = sorted(lines) if everything else sorted({*sorted(lines)[-NEWEST:], *found.best.values()})
@@ -99,11 +113,40 @@ def _show(url: str, listing: Listing, found: Marks, *, everything: bool) -> None
         )
 
 
+def _show_curve(run: Run, checkpoints: Sequence[CheckpointInfo], found: Marks) -> None:
+    """Show how the primary monitor went, in one line, with the best checkpoint marked."""
+    primary = found.monitors[0]
+    epochs, values = _logged(run, checkpoints, primary.monitor)
+    best = next((info for info in checkpoints if info.sequence == found.best.get(primary.monitor)), None)
+    at = epochs.index(best.epoch) if best is not None and best.epoch in epochs else None
+    told = "" if at is None else f"best {words.number(values[at])} in epoch {words.epoch(epochs[at])}"
+    room = screen.width() - screen.cells(primary.monitor) - len(told) - 4
+    drawn = sparkline(values, min(room, _WIDEST), at, lowest=primary.mode == "min") if room >= len(BLOCKS) else None
+    if drawn is not None:
+        screen.spans(
+            [(f"{primary.monitor}  {drawn.before}", ""), (drawn.mark, "bold green"), (f"{drawn.after}  {told}", "")]
+        )
+
+
+def _logged(run: Run, checkpoints: Sequence[CheckpointInfo], metric: str) -> tuple[list[int | None], list[float]]:
+    """Return a metric's values and their epochs: those logged, where they can be had at once, else the checkpoints'.
+
+    In a bucket the journal lies in pieces, and each would be a request: nothing that `ls` may take time for.
+    """
+    with contextlib.suppress(ObjectNotFoundError):
+        if run.backend.capabilities.appends and run.backend.head(JOURNAL).size <= _GLANCE:
+            history = run.history()
+            if metric in history:
+                return list(history.epochs[metric]), history[metric]
+    ranked = [(info.epoch, info.metrics[metric]) for info in checkpoints if metric in info.metrics]
+    return [epoch for epoch, _ in ranked], [value for _, value in ranked]
+
+
 def _columns(
     lines: Sequence[CheckpointInfo | DamagedError], monitors: Sequence[Score]
 ) -> tuple[list[screen.Column], list[str]]:
     """Return the columns, and the names of the metrics among them."""
-    logged = dict.fromkeys(name for line in lines if isinstance(line, CheckpointInfo) for name in line.metrics)
+    logged = dict.fromkeys(name for line in lines if not isinstance(line, DamagedError) for name in line.metrics)
     modes = {score.monitor: score.mode for score in monitors}
     others = [name for name in logged if name not in modes]
     return [

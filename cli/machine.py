@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
 from ..storage.jsonfloat import float_to_json, floats_to_json
-from ..storage.manifest import CheckpointInfo, Score
+
+if TYPE_CHECKING:
+    from ..storage.manifest import CheckpointInfo, Score
 
 
 class ScoreJson(TypedDict):

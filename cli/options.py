@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from .app import TRACEBACK
+from .completion import complete_url
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -23,10 +25,19 @@ _Command = Callable[..., Any]
 
 def run_verb(function: _Command) -> _Command:
     """Give a verb the run's URL and the options that all verbs have: `url`, `storage_options` and `as_json`."""
+    return verb_of_a_run(json_help="Print one JSON object, for programs.")(function)
+
+
+def verb_of_a_run(*, json_help: str) -> Callable[[_Command], _Command]:
+    """Return what does as `run_verb`, for a verb whose `--json` prints something else than one object."""
+    return functools.partial(_decorated, json_help=json_help)
+
+
+def _decorated(function: _Command, *, json_help: str) -> _Command:
     for decorate in reversed(
         (
-            click.argument("url", type=str),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs."),
+            click.argument("url", type=str, shell_complete=complete_url),
+            click.option("--json", "as_json", is_flag=True, help=json_help),
             click.option(
                 "--storage-option",
                 "storage_options",

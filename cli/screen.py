@@ -1,11 +1,12 @@
 """Screen: what people see. Tables and lines through rich, which is imported when the first one is printed.
 
-Everything is escaped here, so no verb can forget to. No text is ever cut: a table too wide for the terminal loses the
+Every text is escaped here, so no verb can forget to. No text is ever cut: a table too wide for the terminal loses the
 columns that its verb calls dispensable, and says which; where no terminal reads, it keeps them all.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _GAP = "  "
+
+PLAIN_WIDTH = 80
+"""Columns where no terminal reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,47 @@ def line(text: str = "", style: str = "") -> None:
     from rich.text import Text  # noqa: PLC0415 - see the top
 
     _console().print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def spans(parts: Iterable[tuple[str, str]]) -> None:
+    """Print one line of several texts, each with its style, as long as it is."""
+    from rich.text import Text  # noqa: PLC0415 - see the top
+
+    _console().print(Text.assemble(*((printable(text), style) for text, style in parts)), soft_wrap=True)
+
+
+def drawing(lines: Iterable[str]) -> None:
+    """Print what a library drew. Of the sequences in it only colours reach the terminal, if it is to have them."""
+    from rich.text import Text  # noqa: PLC0415 - see the top
+
+    _console().print(Text.from_ansi("\n".join(lines)), soft_wrap=True)
+
+
+def cells(text: str) -> int:
+    """Return how many columns `text` takes, as it is printed."""
+    from rich.cells import cell_len  # noqa: PLC0415 - see the top
+
+    return cell_len(printable(text))
+
+
+def is_terminal() -> bool:
+    """Say whether a terminal reads; colours and sizes that it says are then honoured."""
+    return _console().is_terminal
+
+
+def width() -> int:
+    """Return the terminal's columns; `PLAIN_WIDTH` where none reads."""
+    console = _console()
+    return console.width if console.is_terminal else PLAIN_WIDTH
+
+
+def can_show(text: str) -> bool:
+    """Say whether the output's encoding has every character of `text`."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeError, LookupError):
+        return False
+    return True
 
 
 def table(columns: Sequence[Column], rows: Iterable[Row]) -> None:

@@ -6,19 +6,20 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
 from ..errors import DamagedError
-from ..storage.checkpoint import Checkpoint
-from ..storage.manifest import Artifact, Manifest, TensorRecord
 from ..storage.printable import printable
-from ..storage.run import Run, open_run
-from ..storage.statefile import ObjectRecord
 from . import machine, screen, words
-from .marks import marks
 from .options import run_verb
+
+if TYPE_CHECKING:
+    from ..storage.checkpoint import Checkpoint
+    from ..storage.manifest import Artifact, Manifest, TensorRecord
+    from ..storage.run import Run
+    from ..storage.statefile import ObjectRecord
 
 
 class TensorJson(TypedDict):
@@ -79,6 +80,9 @@ def show(
 
     CHECKPOINT is best (default), latest, a name or its unique beginning, or a sequence number.
     """
+    from ..storage.run import open_run  # noqa: PLC0415 - help needs none of it
+    from .marks import marks  # noqa: PLC0415
+
     run = open_run(url, storage_options=storage_options)
     found = run.get(checkpoint)
     manifest = found.manifest()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from ..storage import keys, signing
-from ..storage.run import open_run
-from ..storage.signing import Signed
 from . import machine, screen, words
 from .options import run_verb
+
+if TYPE_CHECKING:
+    from ..storage.signing import Signed
 
 
 class SignedJson(TypedDict):
@@ -59,6 +59,9 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     A pair of keys: openssl genpkey -algorithm ed25519 -out signing.pem; openssl pkey -in signing.pem -pubout -out
     signing.pub.pem
     """
+    from ..storage import keys, signing  # noqa: PLC0415 - help needs none of it
+    from ..storage.run import open_run  # noqa: PLC0415
+
     private = keys.read_private(key)
     run = open_run(url, storage_options=storage_options)
     chosen = run.checkpoints() if checkpoint is None else [run.get(checkpoint)]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from ..storage.listing import Listing
-from ..storage.run import Run, open_run
-from ..storage.trust import Trusted
-from ..storage.verify import Problem, Report
-from ..storage.verify import verify as check
 from . import machine, screen, words
 from .app import NO
 from .options import run_verb
+
+if TYPE_CHECKING:
+    from ..storage.listing import Listing
+    from ..storage.run import Run
+    from ..storage.trust import Trusted
+    from ..storage.verify import Problem, Report
 
 _SHOWN = 50
 """Whole checkpoints that are named; damaged ones all are."""
@@ -77,6 +78,10 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     """
     if run_name is not None and key is None:
         raise click.UsageError("--run says what a signer called the run, and without --key no signature is looked at.")
+    from ..storage.run import open_run  # noqa: PLC0415 - help needs none of it
+    from ..storage.trust import Trusted  # noqa: PLC0415
+    from ..storage.verify import verify as check  # noqa: PLC0415
+
     run = open_run(url, storage_options=storage_options)
     trusted = None if key is None else Trusted(key, run=run_name)
     report = check(run.backend, _chosen(run, checkpoint), trusted)

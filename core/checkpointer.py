@@ -17,7 +17,7 @@ from ..errors import (
     StorageError,
     UsageError,
 )
-from ..storage.backend import Backend, open_backend
+from ..storage.backend import open_backend
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
 from ..storage.run import Run
@@ -26,7 +26,10 @@ from . import restoring, rng
 from .caller import warn_caller
 from .decision import Decision
 from .generators import as_stateful
+from .hooks import Hook, Hooks
+from .mirror import open_mirror
 from .monitor import MetricMonitor
+from .notebook import Cause
 from .notices import say_if_complete, warn_of_repeated_batches
 from .pace import Pace
 from .policy import CheckpointPolicy
@@ -60,6 +63,8 @@ class Checkpointer:
             step waits for that. "copy": everything is copied at once.
         max_staging_bytes: host memory for that copy; a larger state is saved as if `mode` were "sync". None: no limit.
         writer_share: of a core, what writing gets where training wants it too; more than 0, at most 0.5. On Linux.
+        hooks: who else hears of each row and decision, see `core.hooks.Hook`: TensorBoard, W&B, MLflow, CSV
+            (`keepbest.adapters.hooks`), or any callable.
         **objects: everything that makes up the training's state, by name: modules, optimizers, schedulers, data
             loaders with `state_dict`, random number generators of one's own, plain dicts. The global random number
             generators are always saved along.
@@ -90,6 +95,7 @@ class Checkpointer:
         snapshot: Literal["overlap", "copy"] = "overlap",
         max_staging_bytes: int | None = None,
         writer_share: float = 0.1,
+        hooks: Sequence[Hook] = (),
         **objects: Any,
     ) -> None:
         pace = Pace(mode=mode, snapshot=snapshot, max_staging_bytes=max_staging_bytes, writer_share=writer_share)
@@ -97,12 +103,12 @@ class Checkpointer:
         objects = {name: as_stateful(obj) for name, obj in objects.items()}
         check_objects(objects)
         backend = open_backend(url, storage_options)
-        second = _open_mirror(backend.url, mirror, mirror_options)
+        second = open_mirror(backend.url, mirror, mirror_options)
         self.policy = policy if policy is not None else CheckpointPolicy()
         self.run = Run(backend)
         """The run, for reading."""
         self._objects = objects
-        self._training = Training(self.run, self.policy)
+        self._training = Training(self.run, self.policy, Hooks(hooks))
         self._saves = Saves(backend, self.policy, self._training, objects=objects, pace=pace, mirror=second)
         self._preemption = Preemption()
         self._handles_sigterm = bool(self.policy.decide(_SIGNALLED))
@@ -170,6 +176,7 @@ class Checkpointer:
             self._save_unless_restored("end")
             self.wait()
             self._end_if_preempted()
+            self._training.end("stopped" if self._training.stopped else "complete")
         finally:
             self._epoch_of_loop = None
             self._preemption.uninstall()
@@ -352,7 +359,7 @@ class Checkpointer:
         """
         if self._closed:
             return
-        self._end("end" if save else None)
+        self._end("end" if save else None, "closed")
         if self._preemption.requested:
             self._preemption.end_training()
 
@@ -367,7 +374,8 @@ class Checkpointer:
             self.close()
             return
         try:
-            self._end(None if self._closed or isinstance(error, SystemExit) else "exception")
+            last: Event | None = None if self._closed or isinstance(error, SystemExit) else "exception"
+            self._end(last, "exception", type(error).__name__)
         except Exception as second:  # noqa: BLE001 - the user is about to see what ended training: this must not hide it
             error.add_note(f"keepbest: {second}")
 
@@ -430,6 +438,7 @@ class Checkpointer:
         if self._preemption.requested:
             self._save_unless_restored("signal")
             self.wait()
+            self._training.end("signal")
             self._saves.finish_mirror(hurry=True)
             self._preemption.end_training()
 
@@ -440,12 +449,13 @@ class Checkpointer:
             )
         return self._objects[name]
 
-    def _end(self, event: Event | None) -> None:
+    def _end(self, event: Event | None, cause: Cause, error: str | None = None) -> None:
         """Save for the last time, wait for it and for the mirror, let go; each also if what comes before it fails."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._release)
             if not self._closed:
                 stack.callback(self._saves.finish_mirror)
+                stack.callback(self._training.end, cause, error)
             stack.callback(self.wait)
             if event is not None:
                 self._save_unless_restored(event)
@@ -467,21 +477,6 @@ _SIGNALLED = Facts(
     last_saved_step=None,
     last_saved_time=0.0,
 )
-
-
-def _open_mirror(url: str, mirror: str | os.PathLike[str] | None, options: Mapping[str, Any] | None) -> Backend | None:
-    if mirror is None:
-        if options:
-            raise ConfigError("mirror_options without a mirror: say where it is, mirror='s3://…'.")
-        return None
-    opened = open_backend(mirror, options)
-    here, there = (place if "://" in place else os.path.realpath(place) for place in (url, opened.url))
-    if f"{there}/".startswith(f"{here}/") or f"{here}/".startswith(f"{there}/"):
-        raise ConfigError(
-            f"the mirror {opened.url} and the run {url} are one place, or one lies in the other. Give a mirror that "
-            "can survive when the run is lost."
-        )
-    return opened
 
 
 def _check_names(objects: Mapping[str, Any]) -> None:

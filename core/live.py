@@ -37,7 +37,10 @@ class LiveTensors:
 
     def __getitem__(self, span: slice) -> memoryview:
         if self._revoked:
-            raise UsageError("the save was interrupted, and training may have changed what it had not yet written.")
+            raise UsageError(
+                "the save was interrupted, and training may have changed what it had not yet written, so it was not "
+                "committed. Older checkpoints are unharmed; call save() again."
+            )
         low, high, _ = span.indices(self._length)
         first = bisect.bisect_right(self._ends, low)
         if high > low and high <= self._ends[first]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from ..errors import AmbiguousNameError, CheckpointNotFoundError
+from ..errors import AmbiguousNameError, CheckpointNotFoundError, ConfigError
 from ..storage import progress
-from ..storage.backend import Backend
+from ..storage.backend import Backend, open_backend
 from ..storage.manifest import CheckpointInfo
 from ..storage.mirror import Copier, check_same_run
 from ..storage.run import Run, best_of, newest_complete
@@ -169,3 +171,23 @@ class Mirror:
             finally:
                 copier.close()
         self._first.start_after(self._run.next_sequence - 1)
+
+
+def open_mirror(url: str, mirror: str | os.PathLike[str] | None, options: Mapping[str, Any] | None) -> Backend | None:
+    """Return the place of the mirror of the run at `url`; None without one.
+
+    Raises:
+        ConfigError: it is no second place, or there are options for none.
+    """
+    if mirror is None:
+        if options:
+            raise ConfigError("mirror_options without a mirror: say where it is, mirror='s3://…'.")
+        return None
+    opened = open_backend(mirror, options)
+    here, there = (place if "://" in place else os.path.realpath(place) for place in (url, opened.url))
+    if f"{there}/".startswith(f"{here}/") or f"{here}/".startswith(f"{there}/"):
+        raise ConfigError(
+            f"the mirror {opened.url} and the run {url} are one place, or one lies in the other. Give a mirror that "
+            "can survive when the run is lost."
+        )
+    return opened

@@ -334,7 +334,9 @@ class MetricMonitor:
         try:
             standing, history = state["standing"], state["history"]
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"this is not the state of a monitor ({error!r}): {state!r:.200}") from error
+            raise ConfigError(
+                f"this is not the state of a monitor ({error!r}): {state!r:.200}. Give what state_dict() returned."
+            ) from error
         rows = rows_from_json(history)
         self.restore_standing(standing)
         self.history = History(rows)

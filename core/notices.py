@@ -25,7 +25,9 @@ def say_if_complete(training: Training, n: int, url: str) -> None:
 def warn_of_repeated_batches(position: Position, objects: Mapping[str, Any]) -> None:
     """Warn of a resume within an epoch: a loader that has no state begins it anew, whatever the checkpoint says."""
     loaders = [
-        obj for obj in objects.values() if isinstance(obj, Stateful) and hasattr(obj, "__iter__") and not verifies(obj)
+        obj
+        for obj in objects.values()
+        if hasattr(obj, "__iter__") and (hasattr(obj, "__next__") or (isinstance(obj, Stateful) and not verifies(obj)))
     ]
     if position.steps_in_epoch and not loaders:
         warn_caller(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import PolicyError
+from ..storage.htmltable import html_table
 from ..storage.manifest import CheckpointInfo
 from .monitor import MetricMonitor
 from .policyfile import parse_file, parse_json
@@ -203,6 +204,10 @@ class CheckpointPolicy(MonitorSettings):
             on_busy=self.on_busy,
             warns_of_failed_saves=self.on_save_error == "warn",
         )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what the policy does, in words."""
+        return html_table(type(self).__name__, [], [[line] for line in str(self).splitlines()])
 
     # ── contradictions, refused at construction ───────────────────────────────────────────────────────────────────
 

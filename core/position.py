@@ -60,10 +60,15 @@ class Position:
         try:
             counts = {field.name: data[field.name] for field in fields(cls)}
         except (LookupError, TypeError) as error:
-            raise ConfigError(f"this is no position of a training ({error!r}): {data!r:.200}") from error
+            raise ConfigError(
+                f"this is no position of a training ({error!r}): {data!r:.200}. Give what to_json() returned."
+            ) from error
         for name, count in counts.items():
             if type(count) is not int or not 0 <= count < 2**63:
-                raise ConfigError(f"this is no position of a training: {name} is {count!r:.80}")
+                raise ConfigError(
+                    f"this is no position of a training: {name} is {count!r:.80}, "
+                    "where a whole number, 0 or more, stands."
+                )
         return cls(**counts)
 
     def __str__(self) -> str:

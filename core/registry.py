@@ -2,13 +2,12 @@
 
 The table is filled by `adapters/__init__.py`; an adapter's module is imported when the first object of its framework
 is handed over. Packages join by the entry point group `keepbest.adapters`: the entry's name is the top-level module,
-its value the adapter's.
+and the adapter's NAME; its value is the adapter's module.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
 from functools import cache
 from typing import Any, Protocol
@@ -90,15 +89,12 @@ def _adapter_of_bases(bases: tuple[type, ...]) -> Adapter | None:
         top_level = base.__module__.partition(".")[0]
         if top_level in _MODULES:
             return _load(_MODULES[top_level])
-        entry = _entry_points().get(top_level)
+        entry = arrays.joined().get(top_level)
         if entry is not None:
-            return _load(entry)
+            adapter = _load(entry)
+            register(top_level, entry, framework=adapter.NAME)  # so that its random numbers are captured, too
+            return adapter
     return None
-
-
-@cache
-def _entry_points() -> dict[str, str]:
-    return {entry.name: entry.value for entry in importlib.metadata.entry_points(group="keepbest.adapters")}
 
 
 @cache

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import logging
-import platform
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -27,8 +23,8 @@ from .overlap import Overlap
 from .policy import CheckpointPolicy
 from .position import Position
 from .preflight import space_needed
-from .registry import adapters_in_use
 from .snapshot import Snapshot
+from .versions import versions
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +43,20 @@ class SaveRequest:
     scores: tuple[Score, ...]
     training: Mapping[str, Any]
     """Where training stood: position, monitors, journal mark."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """What became of a save that ended well."""
+
+    checkpoint: str
+    sequence: int
+    nbytes: int
+    """Of all its files."""
+    time: float
+    """Seconds, monotonic, at which it was committed and durable."""
+    retired: tuple[str, ...]
+    """Names of the checkpoints that were deleted after it."""
 
 
 def name_checkpoint(position: Position) -> tuple[str, str]:
@@ -81,7 +91,7 @@ class Saver:
             return self.checkpoints[-1].name
         return "one whose manifest is damaged" if self.run.next_sequence > 1 else None
 
-    def save(self, request: SaveRequest, overlap: Overlap) -> None:
+    def save(self, request: SaveRequest, overlap: Overlap) -> Committed:
         """Write, commit, then retire what the policy no longer keeps.
 
         Writing begins while the snapshot is still being copied; if it had to be taken again, what was written is
@@ -93,9 +103,9 @@ class Saver:
         begun = overlap.begun()
         with progress.task("save", request.name, begun.nbytes):
             self._check_space(begun.nbytes)
-            self._save(request, overlap, begun)
+            return self._save(request, overlap, begun)
 
-    def _save(self, request: SaveRequest, overlap: Overlap, begun: Snapshot) -> None:
+    def _save(self, request: SaveRequest, overlap: Overlap, begun: Snapshot) -> Committed:
         parent = self.parent
         if self._policy.best_contents == "weights" and any(score.value is not None for score in request.scores):
             snapshot = overlap.result()
@@ -104,10 +114,17 @@ class Saver:
         else:
             artifacts = self._write_early(request, overlap, begun)
         self._commit(request, request.name, request.write_id, artifacts, parent, complete=True)
-        self.parent = self.run.next_sequence - 1
-        self.tidy()
+        self.parent, durable = self.run.next_sequence - 1, time.monotonic()
+        retired = self.tidy()
         if self.mirroring is not None:
             self.mirroring.offer(self.run.checkpoints)
+        return Committed(
+            checkpoint=request.name,
+            sequence=self.parent,
+            nbytes=sum(artifact.size for artifact in artifacts.values()),
+            time=durable,
+            retired=retired,
+        )
 
     def _write_early(self, request: SaveRequest, overlap: Overlap, begun: Snapshot) -> Mapping[str, Artifact]:
         name, training = request.name, request.training
@@ -179,8 +196,12 @@ class Saver:
                 "Free some space, or keep fewer, before saving fails."
             )
 
-    def tidy(self) -> None:
-        """Retire and refresh the hints. A failure here is told and tried again: the checkpoint is committed."""
+    def tidy(self) -> tuple[str, ...]:
+        """Retire and refresh the hints; returns the names of what went.
+
+        A failure here is told and tried again: the checkpoint is committed.
+        """
+        before = self.run.checkpoints
         try:
             going = set(self._policy.retain(self.run.checkpoints).retire)
             now = going if self.mirroring is None else self.mirroring.spare(going)
@@ -190,6 +211,8 @@ class Saver:
         except StorageError as error:
             _log.warning("retention.failed run=%s error=%s", self.run.url, error)
             self.notices.append(f"the checkpoint was saved, but older ones could not be tidied up: {error}")
+        held = {found.sequence for found in self.run.checkpoints}
+        return tuple(found.name for found in before if found.sequence not in held)
 
     def make_up_for_spared(self) -> None:
         """Retire what was left for the mirror's sake, once nothing is uploaded any more."""
@@ -210,18 +233,3 @@ def _linked(request: SaveRequest, snapshot: Snapshot, weights: Mapping[str, Arti
 
 def _weights_name(request: SaveRequest) -> str:
     return f"{request.name}-weights"
-
-
-@functools.cache
-def _own_version() -> str:
-    return importlib.metadata.version("keepbest")
-
-
-def versions() -> dict[str, str]:
-    """Return what a manifest says of the software that wrote it."""
-    frameworks = {adapter.NAME: sys.modules.get(adapter.NAME) for adapter in adapters_in_use()}
-    return {
-        "keepbest": _own_version(),
-        "python": platform.python_version(),
-        **{name: str(getattr(module, "__version__", "unknown")) for name, module in frameworks.items()},
-    }

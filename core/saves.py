@@ -70,6 +70,8 @@ class Saves:
         self._superseded: tuple[str, ...] = ()
         """Why a save is due as soon as the writer is free; it takes the state of then."""
         self._told_of_staging: set[str] = set()
+        self._began = self._blocked = 0.0
+        """When the last save was called, and for how long it held training; seconds, monotonic."""
         _OPEN.add(self)
 
     @property
@@ -123,11 +125,14 @@ class Saves:
         )
         reasons = self._policy.decide(facts)
         if reasons and self._leaves_out(facts, reasons):
+            self._training.decided(event, reasons, busy=True)
             return ()
         if not reasons and facts.event != "exception" and not (self._writer.busy and facts.event in _PASSING):
             reasons = self._superseded
         if reasons:
-            self.save(reasons)
+            self.save(reasons, event)
+        elif event == "epoch":
+            self._training.decided(event, reasons)
         return reasons
 
     def _leaves_out(self, facts: Facts, reasons: tuple[str, ...]) -> bool:
@@ -142,19 +147,21 @@ class Saves:
         self._tracker.left_out(facts.step, facts.time)
         return True
 
-    def save(self, reasons: tuple[str, ...]) -> SaveHandle:
+    def save(self, reasons: tuple[str, ...], event: Event | Literal["request"] = "request") -> SaveHandle:
         """Capture the state and start writing it; waits for the save before, whose snapshot still lies in staging.
 
         Raises:
             SaveFailedError: the save before failed, or in mode "sync" this one.
             UnsupportedStateError: something in the state cannot be saved.
         """
+        began = time.monotonic()
         self.wait()
         self._superseded = ()
+        self._began, self._blocked = began, 0.0
         training = self._training
-        training.flush()
-        metrics, scores = training.metrics_and_scores()
         name, write_id = name_checkpoint(training.position)
+        training.decided(event, reasons, checkpoint=name)
+        metrics, scores = training.metrics_and_scores()
         self._tracker.started(training.position, time.monotonic(), scores)
         try:
             taken, live = self._take()
@@ -179,6 +186,7 @@ class Saves:
             raise
         if live:
             self._wait_here(handle, taken)
+        self._blocked = time.monotonic() - began
         return handle
 
     def _take(self) -> tuple[Snapshot, bool]:
@@ -234,7 +242,10 @@ class Saves:
             self._overlap.settle(0)
         ended = self._writer.take_ended()
         self._tell_notices()
-        if ended is None or ended.succeeded:
+        if ended is None:
+            return
+        self._note(ended)
+        if ended.succeeded:
             return
         self._tracker.failed(self._saver.checkpoints)
         failure = ended.untold_error()
@@ -243,6 +254,15 @@ class Saves:
         if self._policy.on_save_error == "raise":
             raise failure
         warn_caller(f"{failure} Training goes on.")
+
+    def _note(self, ended: SaveHandle) -> None:
+        notes, position = self._training.notes, self._training.position
+        if ended.committed is not None:
+            # Of a save that training waits for, `save` has not come to its end yet.
+            blocked = self._blocked or time.monotonic() - self._began
+            notes.saved(position, ended.committed, began=self._began, blocked=blocked)
+        elif ended.error is not None:
+            notes.failed(position, ended.checkpoint, ended.error)
 
     def continue_from(self, rewind: Rewind) -> None:
         """The next checkpoint is a child of the one that training went back to."""

@@ -102,7 +102,8 @@ def parse_smoothing(text: object) -> Smoothing | None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"smoothing {text!r}: {number.strip() or 'nothing'!r} is not a number of that kind."
+            f"smoothing {text!r}: {number.strip() or 'nothing'!r} is not a number of that kind. "
+            "Give a decay between 0 and 1, 'ema:0.9', or how many values, 'mean:5' or 'median:5'."
         ) from None
     hint = did_you_mean(kind, ("ema", "mean", "median"))
     raise ConfigError(f"unknown smoothing {text!r}. Use 'ema:0.9', 'mean:5' or 'median:5'.{hint}")

@@ -60,7 +60,9 @@ class Standing:
                 overfit_pairs=tuple((float(one), float(other)) for one, other in standing["overfit_pairs"]),
             )
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise ConfigError(f"this is not the standing of a monitor ({error!r}): {standing!r:.200}") from error
+            raise ConfigError(
+                f"this is not the standing of a monitor ({error!r}): {standing!r:.200}. Give what standing() returned."
+            ) from error
 
     def check_continues(self, before: Standing) -> None:
         """Check that judging may go on from `before`, whose best must be comparable with values to come.
@@ -94,7 +96,9 @@ def rows_from_json(rows: Iterable[Any]) -> list[Row]:
             for kind, epoch, step, time, metrics in rows
         ]
     except (AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"this is not the history of a monitor ({error!r}).") from error
+        raise ConfigError(
+            f"this is not the history of a monitor ({error!r}). Give what state_dict() of the monitor returned."
+        ) from error
 
 
 def _optional(kind: Any, value: Any) -> Any:

@@ -1,7 +1,8 @@
 """State: any object the user hands over → named tensors and typed JSON, and back.
 
 Three kinds of object are taken: those an adapter knows; those with `state_dict()` and `load_state_dict(state)`
-(`Stateful`); and plain data in a dict or list, which is saved as it stands and restored in place.
+(`Stateful`); and plain data in a dict or list, which is saved as it stands and restored in place: variables in it are
+set, so that whoever holds on to them has what was restored.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..errors import UnsupportedStateError
 from ..storage import typedjson
 from ..storage.statefile import Role
 from ..storage.typedjson import Json
+from . import containers
 from .registry import Adapter, adapter_of
 from .tensor import TensorSource, numpy_source
 
@@ -78,7 +80,11 @@ def check_objects(objects: dict[str, Any]) -> None:
         UnsupportedStateError: names the object.
     """
     for name, obj in objects.items():
-        if _handler(obj) is None and not isinstance(obj, Stateful | dict | list):
+        if _handler(obj) is not None:
+            continue
+        if containers.holds_variables(obj):
+            containers.check(name, obj)
+        elif not isinstance(obj, Stateful | dict | list):
             raise UnsupportedStateError(
                 name,
                 obj,
@@ -91,7 +97,7 @@ def value_of(obj: Any) -> tuple[Any, Role, Adapter | None]:
     adapter = _handler(obj)
     if adapter is not None:
         return adapter.capture(obj), adapter.role(obj) or "state", adapter
-    return obj.state_dict() if isinstance(obj, Stateful) else obj, "state", None
+    return obj.state_dict() if isinstance(obj, Stateful) else containers.capture(obj), "state", None
 
 
 def capture_value(
@@ -154,13 +160,17 @@ def reencode(name: str, value: Any, leaves: Sequence[Leaf]) -> Callable[[Callabl
 def mismatches(name: str, obj: Any, state: Any) -> list[str]:
     """Return every reason why `state` does not fit `obj`; changes nothing."""
     adapter = _handler(obj)
-    if adapter is not None:
-        try:
+    if adapter is None and isinstance(obj, Stateful):
+        return []
+    try:
+        if adapter is not None:
             return [f"{name}: {problem}" for problem in adapter.mismatches(obj, state)]
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            # Adapters compare states of the form that they have written themselves; a stranger's has any form.
-            return [f"{name}: its state in the checkpoint is of another form ({type(error).__name__}: {error!s:.200})"]
-    if not isinstance(obj, Stateful) and type(obj) is not type(state):
+        if containers.holds_variables(obj):
+            return [f"{name}: {problem}" for problem in containers.mismatches(obj, state)]
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Adapters compare states of the form that they have written themselves; a stranger's has any form.
+        return [f"{name}: its state in the checkpoint is of another form ({type(error).__name__}: {error!s:.200})"]
+    if type(obj) is not type(state):
         return [f"{name}: it is a {type(obj).__name__}, the checkpoint holds a {type(state).__name__}"]
     return []
 
@@ -183,6 +193,8 @@ def restore(obj: Any, state: Any) -> None:
         adapter.restore(obj, state)
     elif isinstance(obj, Stateful):
         obj.load_state_dict(state)
+    elif containers.holds_variables(obj):
+        containers.restore(obj, state)
     elif isinstance(obj, dict):
         obj.clear()
         obj.update(state)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +14,13 @@ from ..storage.history import History, Row
 from ..storage.journal import Journal, Mark
 from ..storage.layout import STATE_FILE
 from ..storage.manifest import Score
+from ..storage.notes import Note
 from ..storage.run import Run
 from .caller import warn_caller
+from .hooks import Hooks
 from .metric import scalars
 from .monitor import MetricMonitor
+from .notebook import Cause, Notebook
 from .policy import CheckpointPolicy
 from .position import Position
 from .steps import StepRows
@@ -38,7 +41,7 @@ class Rewind:
 class Training:
     """The log of one training."""
 
-    def __init__(self, run: Run, policy: CheckpointPolicy) -> None:
+    def __init__(self, run: Run, policy: CheckpointPolicy, hooks: Hooks) -> None:
         self.position = Position()
         self.history = History()
         self.monitors = policy.monitors()
@@ -47,11 +50,14 @@ class Training:
         self._run = run
         self._journal = Journal(run.backend)
         self._steps = StepRows()
-        self._unwritten: deque[Row] = deque()
+        self._unwritten: list[Row | Note] = []
+        self._hooks = hooks
+        self.notes = Notebook(policy, self._unwritten.append)
+        """Puts down what follows from the rows; written with the next `flush`."""
         self._current: tuple[Position, Mapping[str, float], Callable[[], tuple[Score, ...]]] | None = None
 
     def close_epoch(self, metrics: Mapping[str, object], *, epoch: int | None, step: int | None) -> tuple[Verdict, ...]:
-        """Judge and record the metrics of an epoch; returns what each monitor made of them.
+        """Judge and record the metrics of an epoch; returns what each monitor made of them. Written with what follows.
 
         Raises:
             MetricError: a value is missing or no number; nothing was recorded.
@@ -64,7 +70,7 @@ class Training:
         self.position = position
         self._current = (position, values, lambda: tuple(verdict.score for verdict in verdicts))
         self._record(Row(kind="epoch", epoch=closed, step=position.step, time=time.time(), metrics=values))
-        self._write()
+        self.notes.judged(position, metrics, verdicts, self.monitors)
         return verdicts
 
     def close_step(self, metrics: Mapping[str, object], *, step: int | None) -> None:
@@ -137,32 +143,53 @@ class Training:
         self._unwritten.clear()  # they belong to the branch that is left
         self.position, self.history, self.monitors = rewind.position, rewind.history, rewind.monitors
         self._journal.continue_from(rewind.mark)
+        self.notes.went_back(rewind.checkpoint.name)
         self._current = (rewind.position, rewind.checkpoint.metrics, lambda: rewind.checkpoint.scores)
 
+    def decided(
+        self, event: str, reasons: tuple[str, ...], *, checkpoint: str | None = None, busy: bool = False
+    ) -> None:
+        """Write what was logged, and what was decided about it; raises as `flush`."""
+        self._drain_steps()
+        self.notes.decided(self.position, event, reasons, checkpoint=checkpoint, busy=busy)
+        self._write()
+
+    def end(self, cause: Cause, error: str | None = None) -> None:
+        """Note that training ended; what cannot be written now is told when this is closed."""
+        self.notes.ended(self.position, "stopped" if cause == "closed" and self.stopped else cause, error)
+        with contextlib.suppress(StorageError):
+            self.flush()
+
     def close(self) -> None:
-        """Record what waits and let go of the journal."""
+        """Record what waits and let go of the journal and the hooks."""
         try:
             self.flush()
         finally:
             self._journal.close()
+            self._hooks.close()
 
     def _drain_steps(self) -> None:
         for row in self._steps.drain():
             self._record(row)
 
     def _record(self, row: Row) -> None:
+        self.notes.begin(self.position)
         self.history.append(row)
         self._unwritten.append(row)
 
     def _write(self) -> None:
+        if not self._unwritten:
+            return
+        entries = tuple(self._unwritten)
         try:
-            while self._unwritten:
-                self._journal.append(self._unwritten[0])
-                self._unwritten.popleft()
+            self._journal.append(*entries)
         except StorageError as error:
             if self._policy.on_save_error == "raise":
                 raise
             warn_caller(f"{error} What was logged is kept, and written when that is possible again.")
+            return
+        self._unwritten.clear()
+        self._hooks.tell(entries)
 
 
 def _mark(stored: Mapping[str, Any]) -> Mark:

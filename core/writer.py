@@ -12,12 +12,13 @@ from ..errors import SaveFailedError
 from ..storage import progress
 from .overlap import Overlap
 from .pace import Pace
+from .saver import Committed
 
 
 class SaveHandle:
     """A save under way, or done."""
 
-    def __init__(self, checkpoint: str, future: Future[None], overlap: Overlap) -> None:
+    def __init__(self, checkpoint: str, future: Future[Committed], overlap: Overlap) -> None:
         self.checkpoint = checkpoint
         """The checkpoint's name."""
         self._future = future
@@ -71,17 +72,26 @@ class SaveHandle:
         """It has ended, and the checkpoint is committed."""
         return self._future.done() and not self._future.cancelled() and self._future.exception() is None
 
-    def untold_error(self) -> SaveFailedError | None:
-        """Return the failure, once: None if there is none, none yet, or `result` told it already."""
-        if not self._future.done() or self._future.cancelled() or self._told.is_set():
+    @property
+    def committed(self) -> Committed | None:
+        """What was committed; None while it is under way, or if it failed or was called off."""
+        return self._future.result() if self.succeeded else None
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed; None while it is under way, or if it succeeded or was called off."""
+        if not self._future.done() or self._future.cancelled():
             return None
         error = self._future.exception()
+        return None if isinstance(error, futures.CancelledError) else error
+
+    def untold_error(self) -> SaveFailedError | None:
+        """Return the failure, once: None if there is none, none yet, or `result` told it already."""
+        error = self.error
+        if error is None or self._told.is_set():
+            return None
         self._told.set()
-        return (
-            None
-            if error is None or isinstance(error, futures.CancelledError)
-            else SaveFailedError(self.checkpoint, error)
-        )
+        return SaveFailedError(self.checkpoint, error)
 
 
 class Writer:
@@ -102,7 +112,7 @@ class Writer:
         self._last: SaveHandle | None = None
         self._copying: Future[None] | None = None
 
-    def submit(self, checkpoint: str, overlap: Overlap, write: Callable[[Overlap], None]) -> SaveHandle:
+    def submit(self, checkpoint: str, overlap: Overlap, write: Callable[[Overlap], Committed]) -> SaveHandle:
         """Start copying, then writing. The save before it must have ended: call `wait` first."""
         assert not self.busy
         if not overlap.settled:

@@ -1,12 +1,15 @@
 """Arrays: the bytes of a tensor file → arrays of the framework the reader asks for.
 
-NumPy is built in. A framework's adapter enters itself with `register`; its module is imported when first asked for.
+NumPy is built in. A framework's adapter enters itself with `register`, or, if another package brings it, by the entry
+point group `keepbest.adapters`; its module is imported when first asked for.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
@@ -44,6 +47,12 @@ def register(framework: str, module: str) -> None:
     _MODULES[framework] = module
 
 
+@cache
+def joined() -> Mapping[str, str]:
+    """Return framework → module of the adapters that other packages bring. The first call looks at all packages."""
+    return {entry.name: entry.value for entry in importlib.metadata.entry_points(group="keepbest.adapters")}
+
+
 def converter(framework: str) -> Converter:
     """Return what makes the tensors of `framework`; imports it.
 
@@ -52,13 +61,14 @@ def converter(framework: str) -> Converter:
     """
     if framework == "numpy":
         return from_view
-    if framework not in _MODULES:
-        known = ["numpy", *sorted(_MODULES)]
+    name = _MODULES.get(framework) or joined().get(framework)
+    if name is None:
+        known = ["numpy", *sorted({*_MODULES, *joined()})]
         raise ConfigError(
             f"unknown framework '{framework}'. Known: {', '.join(known)}.{did_you_mean(framework, known)}"
         )
     try:
-        module = importlib.import_module(_MODULES[framework])
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"framework='{framework}' needs {error.name}, which is not installed. Install it, or load as 'numpy'."

@@ -1,7 +1,7 @@
 """GCS: the client for `gs://`, with the credentials and the endpoint that gcsfs finds.
 
-gcsfs takes the options and finds and renews credentials. The requests are ours, as gcsfs sends a large object through
-one connection, and caches listings: those of the JSON API (https://cloud.google.com/storage/docs/json_api).
+The requests are ours, as gcsfs sends a large object through one connection, and caches listings: those of the JSON API
+(https://cloud.google.com/storage/docs/json_api).
 
 An upload in parts is a parallel composite upload: each part is an object under a temporary name beside the one they
 become; 32 of them make one, and they are deleted.
@@ -15,11 +15,8 @@ import base64
 import contextlib
 import functools
 import json
-import os
-import threading
 import urllib.parse
 import uuid
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,22 +30,21 @@ from ..errors import (
     UnexpectedAnswerError,
     UnreachableError,
 )
-from . import event_loop, retry
+from . import assembly, event_loop
+from .assembly import Assembly
 from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
 from .client import Source, TransientError, Upload
 from .gcs_errors import answered, unanswered
+from .gcs_service import Service, filesystem
 from .layout import TEMPORARY_PREFIX
-from .options import check_known
-from .remote_errors import Secrets, text_of
-from .sockets import Sockets, send_once
 from .transfer import TransferSettings
 
 T = TypeVar("T")
 
 _SCHEMES = ("gs", "gcs")
-_COMPOSED = 32
-"""Objects that one compose request takes."""
+_MADE_BY = "keepbest-upload"
+"""The metadata by which an object that was composed tells of which upload: no reply may have come."""
 _DELETES = 16
 _SLICE = 256 << 10
 _FACTS = "name,size,updated"
@@ -71,62 +67,12 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
     scheme = _SCHEMES[0]  # one name for one place
     clean = f"{scheme}://{clean}"
-    _filesystem(clean, options)  # what is wrong with the options is said at once
+    filesystem(clean, options)  # what is wrong with the options is said at once
 
     def connect(bucket: str) -> GcsClient:
-        return GcsClient(scheme, bucket, _Service(_filesystem(clean, options), settings))
+        return GcsClient(scheme, bucket, Service(filesystem(clean, options), settings))
 
     return BucketBackend(clean, connect, settings, _SCHEMES)
-
-
-def _filesystem(url: str, options: Mapping[str, Any]) -> Any:
-    try:
-        # The class itself: gcsfs.GCSFileSystem may be one that speaks gRPC first, which no emulator understands.
-        from gcsfs.core import GCSFileSystem  # noqa: PLC0415 - an extra, and slow to import
-        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - comes with it
-    except ImportError as error:
-        raise ConfigError("gs:// needs gcsfs. Install it: pip install 'keepbest[gcs]'.") from error
-    check_known(GCSFileSystem, options)
-    asked = {"skip_instance_cache": True, **options}  # the one of before has the credentials of before
-    if os.environ.get("STORAGE_EMULATOR_HOST") and not asked.get("endpoint_url"):
-        asked.setdefault("token", "anon")
-    asked["token"] = _token(asked.get("token"))
-    if asked["token"] is None or asked["token"] == "google_default":  # noqa: S105 - a method, no secret
-        _check_environment(url)
-    endpoint = str(asked.get("endpoint_url") or "")
-    if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise ConfigError(f"endpoint_url begins with http:// or https:// (got {Secrets(endpoint, {}).hide(endpoint)}).")
-    try:
-        return GCSFileSystem(**asked)
-    except TypeError as error:
-        raise ConfigError(f"storage_options do not fit gcsfs: {text_of(error, Secrets('', options).hide)}.") from None
-    except (GoogleAuthError, ValueError, LookupError, OSError) as error:  # it looks for credentials, and may ask Google
-        what = "no valid credentials were found, or they could not be read or renewed"
-        raise CredentialsError(url, f"{what} ({type(error).__name__}).") from None
-
-
-def _check_environment(url: str) -> None:
-    """Refuse a key file that does not exist: gcsfs would go on without credentials, and the store say no to nobody."""
-    path = os.environ.get(_KEY_FILE, "")
-    if path and not os.path.isfile(path):  # noqa: PTH113 - what is not a path, too
-        shown = path if len(path) < _LONGEST_PATH and "{" not in path else "…"  # a key itself, perhaps
-        raise CredentialsError(url, f"{_KEY_FILE} names a file that does not exist: {shown}.")
-
-
-_KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
-_LONGEST_PATH = 256
-_METHODS = {"google_default", "cache", "cloud", "anon", "browser"}
-
-
-def _token(given: Any) -> Any:
-    """Return what gcsfs takes; an access token as credentials: it would have Google look at it, in a URL."""
-    if not isinstance(given, str) or given in _METHODS or os.path.exists(given):  # noqa: PTH110 - a path, perhaps
-        return given
-    if given.endswith(".json"):
-        raise ConfigError(f"storage_options['token'] is no file: {given}.")
-    from google.oauth2.credentials import Credentials  # noqa: PLC0415 - comes with gcsfs
-
-    return Credentials(token=given)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,91 +82,18 @@ class _Answer:
     body: bytes
 
 
-class _Service:
-    """The HTTP session. Belongs to the event loop of fsspec."""
-
-    def __init__(self, filesystem: Any, settings: TransferSettings) -> None:
-        self.fs = filesystem
-        self._settings = settings
-        self._session: Any = None
-        self._renewing = asyncio.Lock()
-
-    async def session(self) -> Any:
-        import aiohttp  # noqa: PLC0415 - comes with gcsfs
-
-        if self._session is None or self._session.closed:
-            idle = self._settings.idle
-            asked = {"trust_env": True} | (self.fs.session_kwargs or {})
-            if "connector" not in asked:
-                limit = self._settings.connections + 4
-                try:
-                    asked["connector"] = aiohttp.TCPConnector(limit=limit, socket_factory=Sockets(idle))
-                except TypeError:  # an older aiohttp
-                    asked["connector"] = aiohttp.TCPConnector(limit=limit)
-            self._session = aiohttp.ClientSession(**asked)
-            send_once(self._session)
-            weakref.finalize(self, _close, self.fs.loop, self._session)
-        return self._session
-
-    def timeout(self, *, slow: bool) -> Any:
-        import aiohttp  # noqa: PLC0415 - as above
-
-        silence = retry.assembly(self._settings.deadline) if slow else self._settings.idle
-        return aiohttp.ClientTimeout(total=None, sock_connect=min(5.0, self._settings.idle), sock_read=silence)
-
-    async def headers(self) -> dict[str, str]:
-        """Return what authorises a request; renews the credentials if they are about to expire."""
-        held = self.fs.credentials.credentials
-        headers: dict[str, str] = {}
-        if held is not None:
-            async with self._renewing:
-                if not held.valid:  # in a thread: asking for others blocks
-                    await asyncio.wait_for(asyncio.to_thread(_renew, held, self._settings.idle), self._settings.idle)
-            held.apply(headers)
-        return headers
-
-    def secrets(self) -> Secrets:
-        """Return what must not be shown."""
-        held = self.fs.credentials.credentials
-        found = [getattr(held, name, None) or "" for name in ("token", "refresh_token", "client_secret")]
-        return Secrets(str(self.endpoint), {**self.fs.storage_options, "secrets": found})
-
-    def parameters(self) -> dict[str, str]:
-        payer = self.fs.requester_pays
-        if not payer:
-            return {}
-        return {"userProject": payer if isinstance(payer, str) else self.fs.project}
-
-    @property
-    def endpoint(self) -> str:
-        location: str = self.fs._location  # noqa: SLF001 - argument, environment or Google's, as gcsfs decides
-        return location.rstrip("/")
-
-
-def _renew(credentials: Any, idle: float) -> None:
-    from google.auth.transport.requests import Request  # noqa: PLC0415 - comes with gcsfs
-
-    credentials.refresh(functools.partial(Request(), timeout=idle))  # gcsfs would wait for two minutes
-
-
-def _close(loop: asyncio.AbstractEventLoop, session: Any) -> None:
-    """Close a session, from whichever thread lets go of it, at exit too."""
-    with contextlib.suppress(RuntimeError, TimeoutError):  # a loop that has stopped, or is stopping
-        closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
-        if getattr(loop, "_thread_id", None) != threading.get_ident():
-            closing.result(timeout=0.5)
-
-
 class GcsClient:
     """The requests of one bucket."""
 
     copy_limit: int | None = None
-    part_limit = _COMPOSED**3
+    part_limit = assembly.AT_ONCE**3
 
-    def __init__(self, scheme: str, bucket: str, service: _Service) -> None:
+    def __init__(self, scheme: str, bucket: str, service: Service) -> None:
         self.url = f"{scheme}://{bucket}"
         self.bucket = bucket
         self._service = service
+        self._assemblies: dict[str, Assembly] = {}
+        """By upload, of those that are being finished."""
 
     @property
     def put_stream(self) -> Callable[[str, Iterator[Buffer]], None] | None:
@@ -270,30 +143,35 @@ class GcsClient:
         return name
 
     def finish_upload(self, key: str, upload: str, parts: Sequence[Any]) -> None:
-        """Compose, 32 at a time, then delete the components; what cannot be deleted is left to `gc`."""
-        level, names = 0, list(parts)
-        while len(names) > _COMPOSED:
-            groups = [names[begin : begin + _COMPOSED] for begin in range(0, len(names), _COMPOSED)]
-            names = []
-            for number, group in enumerate(groups):
-                names.append(f"{upload}level-{level}-{number:06d}")
-                self._compose(group, names[-1])
-            level += 1
-        self._compose(names, key)
+        """Compose, 32 at a time, then delete the components; what cannot be deleted is left to `gc`.
+
+        Called again after a failure, it goes on where it was.
+        """
+        made = self._assemblies.setdefault(upload, Assembly(functools.partial(self._compose, upload), self._is_made))
+        made.make(parts, key, upload)
         with contextlib.suppress(KeepbestError, TransientError):
             self.abort_upload(key, upload)
 
-    def _compose(self, sources: Sequence[str], target: str) -> None:
+    def _compose(self, upload: str, sources: Sequence[str], target: str) -> None:
         request = {
             "sourceObjects": [{"name": name} for name in sources],
-            "destination": {"contentType": "application/octet-stream"},
+            "destination": {"contentType": "application/octet-stream", "metadata": {_MADE_BY: upload}},
         }
         path = f"{self._object(target)}/compose"
         needs = "storage.objects.create"
         self._ask("size", "POST", path, target, needs, {"fields": "size"}, body=request, slow=True)
 
+    def _is_made(self, target: str, upload: str) -> bool:
+        path, needs = self._object(target), "storage.objects.get"
+        try:
+            found = self._ask("name", "GET", path, target, needs, {"fields": "name,metadata"}, slow=True)
+        except ObjectNotFoundError:
+            return False
+        return (found.get("metadata") or {}).get(_MADE_BY) == upload
+
     def abort_upload(self, key: str, upload: str) -> None:  # noqa: ARG002 - the upload says where
         """Delete the components."""
+        self._assemblies.pop(upload, None)
         start: str | None = None
         while True:
             page, start = self.list(upload, start)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+_FACTS = ("kind", "epoch", "step", "time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +74,54 @@ class History(Mapping[str, list[float]]):
         """The rows of single steps, in the order they were logged."""
         return [row for row in self.rows if row.kind == "step"]
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return every row, of epochs and of single steps, as a pandas DataFrame, in the order they were logged.
+
+        Columns: `kind` ("epoch" or "step"), `epoch` (from 0), `step`, `time` (UTC), then the metrics in the order they
+        were first logged, NaN where a row has not logged them. A metric that is called like one of the four is called
+        `metric_epoch` and so on.
+
+        Raises:
+            ConfigError: pandas is not installed.
+
+        Example:
+            >>> keepbest.open_run("runs/7").history().to_pandas().query("kind == 'epoch'").plot(x="epoch", y="val_loss")
+        """
+        pandas = _imported("pandas")
+        facts, metrics = self._table(missing=math.nan)
+        facts["time"] = pandas.Series(facts["time"], dtype="datetime64[us, UTC]")
+        frame: pd.DataFrame = pandas.DataFrame(facts | metrics)
+        return frame
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return every row as a polars DataFrame, as `to_pandas` does, with null where a row has not logged a metric.
+
+        Raises:
+            ConfigError: polars is not installed.
+        """
+        polars = _imported("polars")
+        facts, metrics = self._table(missing=None)
+        types = (polars.String, polars.Int64, polars.Int64, polars.Datetime("us", "UTC"))
+        schema = dict(zip(_FACTS, types, strict=True)) | dict.fromkeys(metrics, polars.Float64)
+        frame: pl.DataFrame = polars.DataFrame(facts | metrics, schema=schema)
+        return frame
+
+    def _table(self, *, missing: float | None) -> tuple[dict[str, Any], dict[str, list[float | None]]]:
+        """Return the columns of what is known of each row, and those of its metrics."""
+        facts = {
+            "kind": [row.kind for row in self.rows],
+            "epoch": [row.epoch for row in self.rows],
+            "step": [row.step for row in self.rows],
+            "time": [_moment(row.time) for row in self.rows],
+        }
+        metrics: dict[str, list[float | None]] = {}
+        for number, row in enumerate(self.rows):
+            for name, value in row.metrics.items():
+                if name not in metrics:
+                    metrics[name] = [missing] * len(self.rows)
+                metrics[name][number] = value
+        return facts, {_column(name, metrics): values for name, values in metrics.items()}
+
     def __getitem__(self, name: str) -> list[float]:
         return self.columns[name]
 
@@ -84,3 +143,28 @@ class History(Mapping[str, list[float]]):
                 self._epochs.setdefault(name, []).append(row.epoch)
                 self._steps.setdefault(name, []).append(row.step)
         self._entered = len(self.rows)
+
+
+def _column(metric: str, metrics: Iterable[str]) -> str:
+    """Return what a metric's column is called."""
+    name = metric
+    while name in _FACTS or (name != metric and name in metrics):
+        name = f"metric_{name}"
+    return name
+
+
+def _moment(time: float) -> datetime | None:
+    """Return a moment (seconds since 1970); None for one in no year that has a date."""
+    try:
+        return datetime.fromtimestamp(time, UTC)
+    except (OverflowError, ValueError, OSError):  # a journal may hold any number
+        return None
+
+
+def _imported(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ConfigError(f"to_{package}() needs {package}, which is not installed: pip install {package}.") from error

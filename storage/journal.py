@@ -1,6 +1,7 @@
 """Journal: every logged row, appended to `metrics.jsonl`, and read back as the history that led to a checkpoint.
 
-In a bucket, where nothing can be appended to, it lies in pieces (`segments.py`).
+Between the rows stand notes (`notes.py`). In a bucket, where nothing can be appended to, it lies in pieces
+(`segments.py`).
 
 Each line belongs to a branch (a training that started, resumed or went back) and has its number in it. A branch's first
 line says which row of which other branch it continues. So a file that two trainings wrote to, that a crash cut short,
@@ -10,20 +11,22 @@ or that holds the rows of a future that was abandoned still gives the exact hist
 from __future__ import annotations
 
 import contextlib
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from ..errors import ObjectNotFoundError, StorageError
 from .backend import Appender, Backend
 from .history import History, Row
 from .jsonfloat import floats_to_json
 from .layout import JOURNAL
+from .notes import Note, note_from_json, note_to_json
 from .segments import read_appended
+
+_NOTE_AT, _NOTE = len('{"branch":"0123456789ab",'), b'"rows":'
 
 _KINDS: dict[str, Literal["epoch", "step"]] = {"epoch": "epoch", "step": "step"}
 
@@ -42,6 +45,7 @@ class Journal:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._appender: Appender | None = None
+        self._rows: int
         self._start_branch(None)
 
     def continue_from(self, mark: Mark | None) -> None:
@@ -51,41 +55,55 @@ class Journal:
     @property
     def mark(self) -> Mark:
         """Return the place after the last row."""
-        if self._rows == 0 and self._parent is not None:
-            return self._parent
-        return Mark(branch=self._branch, rows=self._rows)
+        return self._place(self._rows)
 
-    def append(self, row: Row) -> None:
-        """Append one row, which is durable after `Backend.settle`.
+    def append(self, *entries: Row | Note) -> None:
+        """Append rows and notes, which are durable after `Backend.settle`: all of them, or this raises.
 
-        Locally it survives the death of the process at once; in a bucket some seconds later (`segments.DELAY`).
+        Locally they survive the death of the process at once; in a bucket some seconds later (`segments.DELAY`).
         """
-        line: dict[str, Any] = {"branch": self._branch, "row": self._rows}
-        if self._rows == 0 and self._parent is not None:
-            line["from"] = {"branch": self._parent.branch, "rows": self._parent.rows}
-        line["kind"] = row.kind
-        line["epoch"] = row.epoch
-        line["step"] = row.step
-        line["time"] = row.time
-        line["metrics"] = floats_to_json(row.metrics)
+        rows = self._rows
+        lines: list[dict[str, Any]] = []
+        for entry in entries:
+            if isinstance(entry, Row):
+                lines.append(self._row_to_json(entry, rows))
+                rows += 1
+            else:
+                place = self._place(rows)
+                lines.append({"branch": place.branch, "rows": place.rows, **note_to_json(entry)})
+        text = b"".join(to_json(line) + b"\n" for line in lines)
         try:
             if self._appender is None:
                 self._appender = self._backend.append(JOURNAL)
                 if self._backend.capabilities.appends and _ends_torn(self._backend):
                     # A crash cut the last line short; a new line keeps it from swallowing ours.
                     self._appender.write(b"\n")
-            self._appender.write(to_json(line) + b"\n")
+            self._appender.write(text)
         except StorageError:
             with contextlib.suppress(StorageError):
                 self.close()  # the line may be torn: opened anew, the journal is looked at again
             raise
-        self._rows += 1
+        self._rows = rows
 
     def close(self) -> None:
         """Release the file."""
         appender, self._appender = self._appender, None
         if appender is not None:
             appender.close()
+
+    def _place(self, rows: int) -> Mark:
+        return self._parent if rows == 0 and self._parent is not None else Mark(branch=self._branch, rows=rows)
+
+    def _row_to_json(self, row: Row, number: int) -> dict[str, Any]:
+        line: dict[str, Any] = {"branch": self._branch, "row": number}
+        if number == 0 and self._parent is not None:
+            line["from"] = {"branch": self._parent.branch, "rows": self._parent.rows}
+        line["kind"] = row.kind
+        line["epoch"] = row.epoch
+        line["step"] = row.step
+        line["time"] = row.time
+        line["metrics"] = floats_to_json(row.metrics)
+        return line
 
     def _start_branch(self, parent: Mark | None) -> None:
         self._branch = uuid.uuid4().hex[:12]
@@ -98,27 +116,71 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
 
     Lines that a crash cut short are passed over. Cost: one read of the journal.
     """
-    text = read_appended(backend, JOURNAL)
-    branches: dict[str, dict[int, Row]] = {}
-    parents: dict[str, Mark] = {}
-    for line in text.split(b"\n"):
-        parsed = _parse(line)
-        if parsed is None:
-            continue
-        place, parent, row = parsed
+    lines = _Lines(read_appended(backend, JOURNAL))
+    return History(entry for entry in lines.path(mark) if isinstance(entry, Row))
+
+
+def read_entries(backend: Backend, mark: Mark | None = None) -> list[Row | Note]:
+    """Return the rows that led to `mark` (None: to the row logged last) and the notes between them, in their order.
+
+    What stands at `mark` is included: the decision about its row, and what became of it. Cost: as `read_history`.
+    """
+    return _Lines(read_appended(backend, JOURNAL), with_notes=True).path(mark)
+
+
+class _Lines:
+    """What the lines of a journal say."""
+
+    def __init__(self, text: bytes, *, with_notes: bool = False) -> None:
+        self._branches: dict[str, dict[int, Row]] = {}
+        self._parents: dict[str, Mark] = {}
+        self._notes: dict[Mark, list[Note]] = {}
+        for line in text.split(b"\n"):
+            if not with_notes and line[_NOTE_AT : _NOTE_AT + len(_NOTE)] == _NOTE:
+                continue  # as we write them; they are passed over unread, whoever resumes has no use for them
+            parsed = _load(line)
+            if parsed is None:
+                continue
+            if "row" in parsed:
+                self._enter_row(parsed)
+            elif with_notes:
+                self._enter_note(parsed)
+
+    def path(self, mark: Mark | None) -> list[Row | Note]:
+        """Return what led to `mark`, in order."""
+        found: list[Row | Note] = []
+        seen: set[str] = set()
+        end = mark or _last(self._branches, self._parents) or next(reversed(self._notes), None)
+        while end is not None and end.branch not in seen:
+            seen.add(end.branch)  # a journal someone altered must not send us round in circles
+            rows = self._branches.get(end.branch, {})
+            found.extend(reversed(self._notes.get(end, ())))
+            for number in sorted((number for number in rows if number < end.rows), reverse=True):
+                found.append(rows[number])
+                found.extend(reversed(self._notes.get(Mark(branch=end.branch, rows=number), ())))
+            end = self._parents.get(end.branch)
+        found.reverse()
+        return found
+
+    def _enter_row(self, parsed: Mapping[str, Any]) -> None:
+        found = _parse(parsed)
+        if found is None:
+            return
+        place, parent, row = found
+        branches = self._branches
         branches[place.branch] = rows_of = branches.pop(place.branch, {})  # the branch written to last stands last
         rows_of[place.rows] = row
         if parent is not None:
-            parents[place.branch] = parent
-    rows: list[Row] = []
-    seen: set[str] = set()
-    end = mark or _last(branches, parents)
-    while end is not None and end.branch not in seen:
-        seen.add(end.branch)  # a journal someone altered must not send us round in circles
-        branch = branches.get(end.branch, {})
-        rows.extend(branch[number] for number in sorted(branch, reverse=True) if number < end.rows)
-        end = parents.get(end.branch)
-    return History(reversed(rows))
+            self._parents[place.branch] = parent
+
+    def _enter_note(self, parsed: Mapping[str, Any]) -> None:
+        note = note_from_json(parsed)
+        branch, rows = parsed.get("branch"), parsed.get("rows")
+        if note is None or not isinstance(branch, str) or not isinstance(rows, int):
+            return
+        notes = self._notes.setdefault(Mark(branch=branch, rows=rows), [])
+        if note not in notes[-1:]:  # written once more, as the first time seemed to have failed
+            notes.append(note)
 
 
 def _last(branches: Mapping[str, Mapping[int, Row]], parents: Mapping[str, Mark]) -> Mark | None:
@@ -143,10 +205,18 @@ def _ends_torn(backend: Backend) -> bool:
     return size > 0 and bytes(backend.read_ranges(JOURNAL, [(size - 1, size)])[0]) != b"\n"
 
 
-def _parse(line: bytes) -> tuple[Mark, Mark | None, Row] | None:
-    """Return a row, the place before it and the place its branch began at; None for a line that was cut short."""
+def _load(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None for one that was cut short."""
     try:
-        parsed = json.loads(line)
+        parsed = from_json(line)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _parse(parsed: Mapping[str, Any]) -> tuple[Mark, Mark | None, Row] | None:
+    """Return a row, the place before it and the place its branch began at; None for a line that is no row."""
+    try:
         row = Row(
             kind=_KINDS[parsed["kind"]],
             epoch=int(parsed["epoch"]),
@@ -155,7 +225,7 @@ def _parse(line: bytes) -> tuple[Mark, Mark | None, Row] | None:
             metrics={name: float(value) for name, value in parsed["metrics"].items()},
         )
         return _mark(parsed["branch"], parsed["row"]), _parent(parsed.get("from")), row
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
 
 

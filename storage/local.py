@@ -416,7 +416,8 @@ class LocalBackend:
                 self._told_of_links = True
                 warnings.warn(
                     f"the file system of {self.url} has no hard links, so two trainings that commit to this run at the "
-                    "same moment could overwrite each other's manifest. One training at a time is safe.",
+                    "same moment could overwrite each other's manifest. One training at a time is safe; "
+                    "give each its own URL.",
                     stacklevel=2,
                 )
             with _WITHOUT_LINKS:

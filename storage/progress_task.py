@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-Action = Literal["export", "gc", "load", "mirror", "save", "sign", "verify"]
+Action = Literal["diff", "export", "gc", "load", "mirror", "save", "sign", "verify"]
 Unit = Literal["bytes", "objects"]
 
 

@@ -8,16 +8,21 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import AmbiguousNameError, CheckpointNotFoundError, NotARunError, UntrustedError
+from ..errors import AmbiguousNameError, CheckpointNotFoundError, KeepbestError, NotARunError, UntrustedError
 from . import gc, verify
 from .backend import Backend, open_backend
 from .checkpoint import Checkpoint
-from .history import History
-from .journal import Mark, read_history
+from .history import History, Row
+from .htmltable import html_table
+from .journal import Mark, read_entries, read_history
 from .layout import CHECKPOINTS, COMMITS, checkpoint_of, commit_sequence, data_key
 from .listing import Listing, read_listing
 from .manifest import CheckpointInfo, info, with_todays_scores
+from .notes import Note
 from .trust import Trust, Trusted, as_trusted
+
+_SHOWN = 10
+"""Checkpoints that a notebook shows, besides the best."""
 
 
 def open_run(
@@ -66,6 +71,32 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.url}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the newest checkpoints and the best. Cost: a look."""
+        try:
+            held = self.listing().checkpoints
+        except KeepbestError as error:
+            return html_table(self.url, [], [[str(error)]])
+        found = best_of(held, None)
+        best = None if found is None else found.sequence
+        shown = [each for each in held[:-_SHOWN] if each.sequence == best] + list(held[-_SHOWN:])
+        metrics = list(dict.fromkeys(name for each in shown for name in each.metrics))
+        caption = f"{self.url}: {len(held):,} checkpoint{'' if len(held) == 1 else 's'}"
+        return html_table(
+            caption if len(shown) == len(held) else f"{caption}; here are the newest {_SHOWN} and the best",
+            ["", "name", "epoch", "step", *metrics],
+            [
+                [
+                    "best" if each.sequence == best else "",
+                    each.name,
+                    "" if each.epoch is None else str(each.epoch + 1),
+                    str(each.step),
+                    *(f"{each.metrics[name]:.6g}" if name in each.metrics else "" for name in metrics),
+                ]
+                for each in shown
+            ],
+        )
 
     def exists(self) -> bool:
         """Say whether a run is here, even one with no checkpoint yet; another program's folder is none."""
@@ -149,6 +180,13 @@ class Run:
     def history_at(self, mark: Mark | None) -> History:
         """Return the rows on the way to `mark`."""
         return read_history(self.backend, mark)
+
+    def journal(self) -> list[Row | Note]:
+        """Return every row on the way to the one logged last, and the notes between them: what was decided and why.
+
+        A run written before notes were kept has none. Cost: one read of the journal.
+        """
+        return read_entries(self.backend)
 
     def verify(self) -> verify.Report:
         """Read everything and compare it with the manifests; returns what is wrong, raises nothing for it.

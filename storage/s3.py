@@ -93,7 +93,10 @@ def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
             asked["session"] = _session({name: asked.pop(name) for name in _SESSION if name in asked})
         return s3fs.S3FileSystem(**asked, config_kwargs=config)
     except (TypeError, KeyError, ValueError) as error:
-        raise ConfigError(f"storage_options do not fit s3fs: {text_of(error, Secrets('', options).hide)}.") from None
+        raise ConfigError(
+            f"storage_options do not fit s3fs: {text_of(error, Secrets('', options).hide)}. Correct that one, "
+            "or leave it out; docs/buckets.md says what there is."
+        ) from None
 
 
 def _session(options: Mapping[str, Any]) -> Any:

@@ -145,7 +145,10 @@ def _unanswered(  # noqa: PLR0911, C901 - as above
             "which there are."
         )
     if isinstance(error, TypeError) and "keyword argument" in said:
-        return ConfigError(f"storage_options do not fit s3fs: {said}.")
+        return ConfigError(
+            f"storage_options do not fit s3fs: {said}. Correct that one, or leave it out; "
+            "docs/buckets.md says what there is."
+        )
     if isinstance(error, ResponseParserError):
         return TransientError(UnexpectedAnswerError(location, "not XML"))
     if isinstance(error, ValueError) and said.startswith("Invalid endpoint"):

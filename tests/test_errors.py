@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import re
+import subprocess
+import sys
 
 import pytest
+from contracts import documented
 
+from keepbest import errors
 from keepbest.errors import (
     CheckpointNotFoundError,
     ConcurrentWriterError,
@@ -57,3 +63,42 @@ def test_an_error_carries_its_facts(error, builtin, facts, words):
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
     assert all(getattr(again, name) == value for name, value in facts.items())
+
+
+KINDS = sorted(
+    (kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, KeepbestError)),
+    key=lambda kind: kind.__name__,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_error_says_where_it_lives_and_what_to_do(kind):
+    """A traceback names the place that it is imported from, and its documentation when it comes and what helps."""
+    assert kind.__module__ == "keepbest.errors"
+    assert getattr(errors, kind.__name__) is kind
+    if kind is not KeepbestError:
+        first, when, what = inspect.getdoc(kind).split("\n\n")
+        assert first.endswith(".")
+        assert re.fullmatch(r"When: [a-z].+\.", when, re.DOTALL)
+        assert re.fullmatch(r"Do: [A-Z].+\.", what, re.DOTALL)
+
+
+def test_the_page_of_messages_is_up_to_date():
+    """docs/messages.md has the texts of the sources: `python docs/messages.py --write` writes it anew."""
+    script = documented.ROOT / "docs" / "messages.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_page_of_messages_has_every_error():
+    """Who looks an error up finds it with when it comes, what to do, and what it carries."""
+    told = (documented.ROOT / "docs" / "messages.md").read_text()
+    sections = {part.split()[0]: part for part in re.split(r"^#+ ", told, flags=re.MULTILINE)[1:]}
+    for kind in KINDS:
+        section = sections[kind.__name__]
+        assert kind is KeepbestError or ("**When**" in section and "**What to do**" in section)
+    assert "`needed: int | None`" in sections["StorageFullError"]
+    assert "`location: str`" in sections["StorageFullError"]
+    assert "was not logged" in sections["MissingMetricError"]
+    assert "takes how many epochs the training has" in sections["ConfigError"]
+    assert "StatefulDataLoader" in sections["Warnings"]

@@ -1,4 +1,4 @@
-"""The house: arrows go down only, the facade is complete and light, frameworks stay in their adapters."""
+"""The house: arrows go down only and in no circles, the facade is complete and light, frameworks stay in adapters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ from keepbest import errors
 ROOT = Path(keepbest.__file__).parent
 FLOORS = {"errors": 0, "storage": 1, "core": 2, "adapters": 3, "cli": 4}
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "jaxlib", "torchdata"}
-SOURCES = sorted(path for folder in FLOORS if folder != "errors" for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(path for room in FLOORS for path in (ROOT / room).rglob("*.py"))
+NO_ROOMS = {"benchmarks", "docs", "examples", "shared", "tests"}
+"""Folders beside the rooms that have Python files and are not installed."""
+
+BACK_LATER = {("cli", "cli.app"), ("storage.s3", "storage.obstore_client")}
+"""Arrows that close a circle, within a function: a facade that opens the door, and a choice of who builds upon it."""
 
 
 def imports(path):
@@ -33,6 +39,49 @@ def imports(path):
             yield from ((node.lineno, ".".join([*inside, name])) for name in names)
 
 
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+class ForTypesOnly(ast.NodeTransformer):
+    """Takes out what only a type checker reads."""
+
+    def visit_If(self, node):
+        test = ast.unparse(node.test)
+        return node.orelse if test in {"TYPE_CHECKING", "typing.TYPE_CHECKING"} else self.generic_visit(node)
+
+
+def arrows(path, modules):
+    """Return the modules of ours that a file imports when it is read or later, for types alone left out."""
+    found = set()
+    for node in ast.walk(ForTypesOnly().visit(ast.parse(path.read_text()))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = [*path.relative_to(ROOT).parts[: -node.level], *(node.module.split(".") if node.module else [])]
+        for alias in node.names:
+            submodule = ".".join([*base, alias.name])
+            found.add(submodule if submodule in modules else ".".join(base))
+    return found & modules - {module_of(path)}
+
+
+def circle(graph):
+    """Return modules that import one another, each the next and the last the first; empty if there are none."""
+    done = set()
+
+    def walk(module, way):
+        if module in way:
+            return way[way.index(module) :]
+        if module not in done:
+            for other in sorted(graph.get(module, ())):
+                if found := walk(other, [*way, module]):
+                    return found
+            done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := walk(module, []))), [])
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_go_down(path):
     """No file imports from a floor above its own, and none reaches past the relative import."""
@@ -42,6 +91,48 @@ def test_arrows_go_down(path):
         assert top != "keepbest", f"{path}:{line}: import it relatively"
         if top in FLOORS:
             assert FLOORS[top] <= here, f"{path}:{line}: imports {module}, which is above"
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_no_room_runs_in_circles(room):
+    """Within a room, too, imports go one way: whoever reads a module has an order to read the others in."""
+    modules = {module_of(path) for path in SOURCES}
+    graph = {module_of(path): arrows(path, modules) for path in SOURCES if path.is_relative_to(ROOT / room)}
+    for module, other in BACK_LATER:
+        if module in graph:
+            graph[module].remove(other)
+    assert len(graph) > 1
+    assert not circle(graph), " -> ".join(circle(graph))
+
+
+def test_a_circle_is_found():
+    """The check sees circles of any length, also behind a way that leads to one, and none where there is none."""
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c"]
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_every_folder_of_the_package_is_installed():
+    """pyproject.toml lists the folders by hand, and none with a Python file in it is forgotten."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for path in SOURCES}
+    expected = {".".join(["keepbest", *folder.parts]): folder.as_posix() for folder in [Path(), *folders]}
+    assert setuptools["package-dir"] == expected
+    assert sorted(setuptools["packages"]) == sorted(expected)
+    for folder in {path.relative_to(ROOT).parts[0] for path in ROOT.glob("*/*.py")}:
+        assert folder in FLOORS or folder in NO_ROOMS or folder.startswith("."), f"{folder}/ is no room of the house"
+
+
+def test_what_is_no_python_is_installed_too():
+    """Each other file within a room, such as a template, is matched by the package data of its folder."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    matched = {ROOT / "py.typed"} if "py.typed" in data.get("keepbest", ()) else set()
+    for package, patterns in data.items():
+        folder = ROOT.joinpath(*package.split(".")[1:])
+        matched.update(path for pattern in patterns for path in folder.glob(pattern))
+    others = [path for room in FLOORS for path in (ROOT / room).rglob("*") if path.is_file()]
+    others = {path for path in others if path.suffix not in {".py", ".pyc"}}
+    assert others | {ROOT / "py.typed"} <= matched, sorted(map(str, others - matched))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -82,7 +173,7 @@ def error_classes():
 
 
 def test_every_error_is_a_keepbest_error_and_stands_in_the_picture():
-    """The tree at the top of errors.py shows every class, with the builtin it also is."""
+    """The tree at the top of errors/ shows every class, with the builtin it also is."""
     for kind in error_classes():
         assert issubclass(kind, errors.KeepbestError)
         assert f" {kind.__name__}" in errors.__doc__, kind.__name__

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -15,6 +15,7 @@ from ...core import restoring
 from ...core.caller import warn_caller
 from ...core.checkpointer import Checkpointer
 from ...core.decision import Decision
+from ...core.hooks import Hook
 from ...core.policy import CheckpointPolicy
 from ...core.position import Position
 from ...core.retention import KeepAll, KeepBest, simple_keep_rules
@@ -43,6 +44,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         mirror_options: as `storage_options`, for the mirror.
         restore_best: give the model the best weights when `fit` ends, whether it ended early or not.
         verbose: 1 prints a line for every epoch, saying what was decided and why.
+        hooks: who else hears of each row and decision, as `Checkpointer` takes them.
         objects: further objects to save and to resume, by name: a data loader with `state_dict`, a dict of your own.
 
     Raises:
@@ -69,6 +71,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         mirror_options: Mapping[str, Any] | None = None,
         restore_best: bool = True,
         verbose: int = 0,
+        hooks: Sequence[Hook] = (),
         objects: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -83,6 +86,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._storage_options = storage_options
         self._mode = mode
         self._mirror, self._mirror_options = mirror, mirror_options
+        self._hooks = hooks
         self._objects = dict(objects or {})
         self._open: Checkpointer | None = None
         self._last: Checkpointer | None = None
@@ -119,6 +123,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             mode=self._mode,
             mirror=self._mirror,
             mirror_options=self._mirror_options,
+            hooks=self._hooks,
             model=model,
             optimizer=model.optimizer,
             **self._objects,

@@ -23,9 +23,9 @@ from typing import Any
 import keras
 
 from ...core.caller import warn_caller
-from ...core.saver import versions
 from ...core.snapshot import Snapshots
 from ...core.staging import Staging
+from ...core.versions import versions
 from ...errors import (
     DamagedFileError,
     KeepbestError,

@@ -1,9 +1,22 @@
 """`keepbest ls`."""
 
-import pytest
+import json
+import math
 
+import pytest
+from contracts.faults import CountingBackend
+from contracts.stateful import Weights
+from contracts.terminal import run_in_terminal
+
+from keepbest import Checkpointer, CheckpointPolicy
+from keepbest.cli.sparkline import Sparkline, sparkline
 from keepbest.errors import UnsupportedFormatError
-from keepbest.storage.manifest import seal
+from keepbest.storage import backend as backends
+from keepbest.storage.layout import JOURNAL, commit_key
+from keepbest.storage.manifest import Manifest, encode, seal
+from keepbest.storage.run_writer import RunWriter
+
+PROGRAM = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 
 def table(said):
@@ -171,3 +184,92 @@ def test_names_cannot_steer_the_terminal(keepbest, local_build):
     assert "a\\x1b]0;owned\\x07\\nb" in said.out
     assert "[bold]x" in said.out
     assert keepbest("ls", local_build.url, "--json").json["checkpoints"][0]["name"] == "a\x1b]0;owned\x07\nb"
+
+
+# ── the curve below the first line ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The path of a run of eight epochs, of which two checkpoints are left."""
+    with Checkpointer(tmp_path / "run", CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for loss in (8.0, 4.0, 3.0, 2.5, 1.0, 2.0, 3.0, 4.0):
+            ckpt.log(val_loss=loss)
+    return tmp_path / "run"
+
+
+def test_a_terminal_shows_how_the_monitored_metric_went(trained):
+    """Below the first line stands the curve of all epochs, also of those whose checkpoints are gone."""
+    ran = run_in_terminal(PROGRAM, "ls", trained, columns=100)
+    assert ran.screen[1] == "val_loss  █▄▃▂▁▂▃▄  best 1 in epoch 5"
+    assert "\x1b[1;32m▁\x1b[0m" in ran.written
+
+
+def test_a_pipe_gets_no_curve(keepbest, trained):
+    """What programs read has one line for each checkpoint and no drawing."""
+    assert [line.split()[0] for line in table(keepbest("ls", trained))] == ["#", "5", "8"]
+
+
+@pytest.mark.parametrize("how", [{"PYTHONIOENCODING": "ascii"}, {"columns": 36}], ids=["ascii", "narrow"])
+def test_a_terminal_that_cannot_show_the_curve_goes_without(trained, how):
+    """Where the encoding has no blocks, or a curve finds no room, the list is as it was."""
+    ran = run_in_terminal(PROGRAM, "ls", trained, **({"columns": 100} | how))
+    assert ran.code == 0
+    assert ran.screen[1].split()[0] == "#"
+    assert "\\u" not in ran.written
+
+
+def test_ten_thousand_checkpoints_cost_as_few_requests_as_ten(keepbest, monkeypatch, tmp_path):
+    """A list is one listing and one read of the index; in a terminal on disk, the journal is one more.
+
+    Where the journal lies in pieces, as in buckets, it is not read, and the curve is drawn from the checkpoints.
+    """
+    from dataclasses import replace
+
+    from contracts.runs import SmallRun
+
+    inner = backends.open_backend(str(tmp_path / "long"))
+    SmallRun(inner).save()
+    manifest = Manifest.model_validate_json(json.dumps(json.loads(inner.read(commit_key(1)))["body"]))
+    for number in range(2, 10_001):
+        facts = {"sequence": number, "name": f"epoch-{number:03d}_abcdef", "parent": number - 1, "epoch": number - 1}
+        inner.put_if_absent(commit_key(number), encode(manifest.model_copy(update=facts)))
+    RunWriter(inner).refresh_hints()
+    counted = CountingBackend(inner)
+    monkeypatch.setattr(backends, "open_backend", lambda url, options: counted)
+    assert keepbest("ls", "long").out.count("epoch-") == 51
+    assert counted.calls == {"list": 1, "read": 1}
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    inner.append(JOURNAL).write(b'{"branch":"a","row":0,"kind":"epoch","epoch":0,"step":1,"time":0,"metrics":{}}\n')
+    counted.calls.clear()
+    assert keepbest("ls", "long").code == 0
+    assert counted.calls == {"list": 2, "read": 2, "head": 1}
+    inner.capabilities = replace(inner.capabilities, appends=False)
+    counted.calls.clear()
+    assert "▅" * 30 in keepbest("ls", "long").out
+    assert counted.calls == {"list": 1, "read": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "mark", "lowest", "drawn"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6, 7], 60, None, True, ("▁▂▃▄▅▆▇█", "", "")),
+        ([7, 0, 7], 60, 1, True, ("█", "▁", "█")),
+        ([3, 3, 3], 60, 0, True, ("", "▅", "▅▅")),
+        ([1, math.nan, math.inf, 0], 60, 3, True, ("█  ", "▁", "")),
+        ([9, 0, 9, 9, 8, 8], 3, 1, True, ("", "▁", "██")),
+        ([0, 9, 0, 0, 0, 0], 3, 1, False, ("", "█", "▁▁")),
+        ([1.7e308, -1.7e308], 60, None, True, ("█▁", "", "")),
+        ([*range(1000)], 8, 999, False, ("▁▂▃▄▅▆▇", "█", "")),
+    ],
+)
+def test_a_curve_in_one_line(values, width, mark, lowest, drawn):
+    """Blocks stand for values, of several the best; what is not finite is a space, and the mark is cut out."""
+    before, marked, after = drawn
+    assert sparkline(values, width, mark, lowest=lowest) == Sparkline(before=before, mark=marked, after=after)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [math.nan, math.inf, 1.0]])
+def test_a_point_is_no_curve(values):
+    """Fewer than two values are not drawn."""
+    assert sparkline(values, 60, None, lowest=True) is None

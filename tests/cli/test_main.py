@@ -38,7 +38,7 @@ def test_unknown_verb_is_wrong_usage_with_a_suggestion(keepbest):
     assert "Did you mean 'verify'?" in said.err
 
 
-@pytest.mark.parametrize("verb", ["ls", "show", "verify", "gc"])
+@pytest.mark.parametrize("verb", ["ls", "show", "explain", "verify", "gc", "plot", "watch"])
 def test_a_place_without_a_run_is_an_error_in_one_sentence(keepbest, place, verb):
     """A URL that holds no run is refused with exit code 2, a message and no traceback."""
     said = keepbest(verb, place.url)
@@ -84,7 +84,7 @@ def test_values_of_storage_options_are_never_printed(keepbest, local_run):
 
 def test_storage_options_reach_the_backend_with_their_types(keepbest, local_run, monkeypatch):
     """Values that are JSON arrive as what they are, all others as text; so does a key that is all digits."""
-    from keepbest.cli import ls
+    from keepbest.storage import backend
 
     seen = {}
 
@@ -92,7 +92,7 @@ def test_storage_options_reach_the_backend_with_their_types(keepbest, local_run,
         seen.update(storage_options)
         return open_backend(url)
 
-    monkeypatch.setattr(ls, "open_backend", spy)
+    monkeypatch.setattr(backend, "open_backend", spy)
     options = ["anon=true", "key=123", 'client_kwargs={"endpoint_url": "http://x"}', "empty=", "padded=a=b", "token={}"]
     assert keepbest("ls", local_run, *(word for option in options for word in ("--storage-option", option))).code == 0
     assert seen == {

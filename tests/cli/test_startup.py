@@ -5,15 +5,27 @@ import subprocess
 import sys
 
 import pytest
+from contracts.stateful import Weights
 
-HEAVY = ("torch", "tensorflow", "keras", "jax", "numpy", "fsspec")
+from keepbest import Checkpointer, CheckpointPolicy
+from keepbest.cli import app
+
+HEAVY = ("torch", "tensorflow", "keras", "jax", "numpy", "fsspec", "pandas", "polars")
+NEEDLESS = ("pydantic", "rich", "plotext", "jinja2", "safetensors", "tenacity", "xxhash")
+"""What help does without."""
 
 
-def process(*words, code=None):
+def process(*words, code=None, cwd=None):
     environment = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "NO_COLOR"}}
     command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "keepbest"]
     return subprocess.run(
-        [*command, *map(str, words)], capture_output=True, text=True, check=False, timeout=60, env=environment
+        [*command, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
+        cwd=cwd,
     )
 
 
@@ -41,28 +53,60 @@ def test_a_verb_imports_no_framework(local_run, tmp_path):
         ["verify", local_run],
         ["export", local_run, tmp_path / "out"],
         ["gc", local_run],
+        ["plot", local_run],
+        ["explain", local_run],
+        ["diff", local_run, "1", "1"],
     ):
         assert not imported_by(words) & set(HEAVY)
 
 
-def test_help_imports_nothing_of_ours_but_itself():
-    """Help answers at once: neither pydantic nor rich is imported for it."""
-    assert not imported_by(["--help"]) & {*HEAVY, "pydantic", "rich"}
+@pytest.mark.parametrize("verb", [None, *app.VERBS])
+def test_help_imports_nothing_of_ours_but_itself(verb):
+    """Help answers at once, for the command and for each verb: nothing is imported that help does not need."""
+    assert not imported_by([verb, "--help"] if verb else ["--help"]) & {*HEAVY, *NEEDLESS}
 
 
-def test_json_does_without_rich(local_run):
-    """`--json` works where rich is not installed; a table then says how to install it."""
-    code = "import sys; sys.modules['rich'] = None; from keepbest.cli import main; sys.exit(main(sys.argv[1:]))"
-    assert process("ls", local_run, "--json", code=code).returncode == 0
-    done = process("ls", local_run, code=code)
+def without(package):
+    """The program of the command line where a package is not installed."""
+    return f"import sys; sys.modules[{package!r}] = None; from keepbest.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The path of a run that a training wrote."""
+    with Checkpointer(tmp_path / "trained", CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        ckpt.log(val_loss=1.0)
+    return tmp_path / "trained"
+
+
+@pytest.mark.parametrize(
+    ("verb", "package", "extra"), [("ls", "rich", "cli"), ("plot", "plotext", "cli"), ("report", "jinja2", "report")]
+)
+def test_what_a_verb_cannot_do_without_is_named(trained, verb, package, extra):
+    """Where a package is missing, the verb that needs it says how to install it, and does nothing."""
+    done = process(verb, "trained", code=without(package), cwd=trained.parent)
     assert (done.returncode, done.stdout) == (2, "")
-    assert 'pip install "keepbest[cli]"' in done.stderr
+    assert f'pip install "keepbest[{extra}]"' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in trained.parent.iterdir()] == ["trained"]
+
+
+@pytest.mark.parametrize(("verb", "package"), [("ls", "rich"), ("plot", "rich"), ("plot", "plotext")])
+def test_json_does_without_what_draws(trained, verb, package):
+    """`--json` works where nothing is installed that only people need."""
+    assert process(verb, trained, "--json", code=without(package)).returncode == 0
+
+
+def test_a_missing_package_of_another_kind_is_no_hint_to_install(trained):
+    """Only what keepbest's extras bring is asked for; any other missing module is a bug, with its traceback."""
+    done = process("ls", trained, code=without("keepbest.cli.marks"))
+    assert done.returncode == 70
+    assert "Traceback" in done.stderr
 
 
 def test_without_click_the_command_says_how_to_get_it():
     """Where the command's own packages are missing, the message names what to install."""
-    code = "import sys; sys.modules['click'] = None; from keepbest.cli import main; sys.exit(main(['ls', 'x']))"
-    done = process(code=code)
+    done = process("ls", "x", code=without("click"))
     assert (done.returncode, done.stdout) == (2, "")
     assert 'pip install "keepbest[cli]"' in done.stderr
     assert "Traceback" not in done.stderr

@@ -55,15 +55,15 @@ def test_a_missing_file_is_damage(keepbest, run, place):
 
 def test_a_checkpoint_that_training_retires_meanwhile_is_no_damage(keepbest, build, run, monkeypatch):
     """Looking at a run that is still training raises no false alarm."""
-    from keepbest.cli import verify
+    from keepbest.storage import verify
 
-    check = verify.check
+    check = verify.verify
 
     def check_while_training_goes_on(backend, listing, trusted):
         build.writer.retire([1])
         return check(backend, listing, trusted)
 
-    monkeypatch.setattr(verify, "check", check_while_training_goes_on)
+    monkeypatch.setattr(verify, "verify", check_while_training_goes_on)
     said = keepbest("verify", run, "--json")
     assert said.code == 0
     assert [name[:9] for name in said.json["whole"]] == ["epoch-002", "epoch-003"]

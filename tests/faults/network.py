@@ -336,5 +336,5 @@ def measure(folder: Path, *, sample: bool, seed: int) -> Iterator[Tally]:
             bucket = server.make_bucket()
             for client in clients:
                 if client != "obstore":  # it carries large files, and leaves the rest to s3fs
-                    yield from sweep(client, server, bucket, large=False, share=0.03 if sample else 0.3, seed=seed)
-                yield from sweep(client, server, bucket, large=True, share=0.05 if sample else 0.15, seed=seed)
+                    yield from sweep(client, server, bucket, large=False, share=0.03 if sample else 1.0, seed=seed)
+                yield from sweep(client, server, bucket, large=True, share=0.05 if sample else 1.0, seed=seed)

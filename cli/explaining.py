@@ -1,0 +1,355 @@
+"""Explaining: the story of a run in plain sentences: what is best and why, what was passed over, how it ended. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..core.direction import Mode
+from ..core.policy import CheckpointPolicy
+from ..storage.notes import Began, Check, Decided, Ended, WentBack
+from . import words
+from .account import Account, Best, Better, Overfitting
+
+MOST = 5
+"""Of a kind that are told one by one; of more the first and the last."""
+
+_NO_NOTES = (
+    "This run has no decision notes: a keepbest that kept none wrote it. So what was decided, and why, is not known; "
+    "what follows is from its checkpoints and its history."
+)
+
+_LONG = 60.0
+"""Seconds from which a span is told in minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Some sentences about one thing."""
+
+    title: str
+    sentences: tuple[str, ...]
+
+
+def story(run: Account, now: float) -> list[Section]:
+    """Return the story of a run; `now` is in seconds since 1970."""
+    bests = [run.best(monitor) for monitor in run.monitors]
+    told = [
+        ("Training", _training(run, now)),
+        ("Best", _best(run, bests, now)),
+        ("Passed over", _passed_over(run, bests)),
+        ("Overfitting", [line for monitor in run.monitors for line in _overfits(run.overfitting(monitor))]),
+        ("Saves", _saves(run)),
+        ("End", list(ending(run, now))),
+        ("Policy", _policy(run)),
+    ]
+    return [Section(title=title, sentences=tuple(lines)) for title, lines in told if lines]
+
+
+# ── training ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _training(run: Account, now: float) -> list[str]:
+    many = [words.count(len(run.closed), "epoch")]
+    if run.last_row is not None and run.last_row.step:
+        many.append(words.count(run.last_row.step, "step"))
+    began = sum(isinstance(turn, Began) for turn in run.turns)
+    by = f", by {began:,} {'process' if began == 1 else 'processes'}" if began else ""
+    lines = [f"It went through {' and '.join(many)}{by}."]
+    if not run.has_notes:
+        return [
+            *lines,
+            _NO_NOTES,
+        ]
+    turns = [_turned(turn, run, now) for turn in run.turns]
+    return [*lines, *shortened(turns, "time", "it was resumed or went back")]
+
+
+def _turned(turn: Began | WentBack, run: Account, now: float) -> str:
+    if isinstance(turn, Began):
+        on = f" on {turn.host}" if turn.host else ""
+        if turn.checkpoint is None:
+            return f"It began {words.age(turn.time, now)}{on}."
+        return f"It was resumed from {place_of(turn.checkpoint, run)} {words.age(turn.time, now)}{on}."
+    return f"It went back to {place_of(turn.checkpoint, run)}, in the same process, and went on from there."
+
+
+def place_of(name: str, run: Account) -> str:
+    """Return a checkpoint's name and where in training it was taken, if that is known."""
+    saved, info = run.saved.get(name), run.by_name.get(name)
+    for epoch in run.epochs.values():
+        if epoch.decided is not None and epoch.decided.checkpoint == name:
+            return f"{name} (the end of epoch {epoch.number + 1})"
+    found = info.epoch if info is not None else saved.epoch if saved is not None else None
+    return name if found is None else f"{name} (epoch {found + 1})"
+
+
+# ── best ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _best(run: Account, bests: Sequence[Best], now: float) -> list[str]:
+    if not bests:
+        latest = run.checkpoints[-1] if run.checkpoints else None
+        newest = "Nothing is saved yet." if latest is None else f"The newest checkpoint is {latest.name}."
+        return ["No metric is monitored, so no epoch is the best.", newest]
+    return [line for best in bests for line in _best_by(run, best, now)]
+
+
+def _best_by(run: Account, best: Best, now: float) -> Iterator[str]:
+    by = f"by {best.monitor} ({way(best.mode)})"
+    found, check = best.checkpoint, best.check
+    if found is None or best.value is None:
+        yield f"No checkpoint is the best {by}: none that is there was ranked by it."
+        if check is not None and check.best is not None and check.best_epoch is not None:
+            yield f"The best value was {words.number(check.best)}, in epoch {check.best_epoch + 1}."
+        return
+    where = f"step {found.step}" if found.epoch is None else f"epoch {found.epoch + 1}"
+    logged = found.metrics.get(best.monitor)
+    smoothed = f" ({words.number(logged)} before smoothing)" if logged is not None and logged != best.value else ""
+    yield f"The best {by} is {where}: {words.number(best.value)}{smoothed}."
+    if not run.better(best) and len(run.closed) > 1:
+        others = words.count(len(run.closed) - 1, "other epoch")
+        yield f"Of {others} none was better; of equals the earliest is the best."
+    kept = run.kept_as(found)
+    stays = f" It is kept as {listed(kept)}." if kept else ""
+    contents = "" if found.complete else " It holds the weights only, so training cannot continue from it."
+    epoch = run.epochs.get(-1 if found.epoch is None else found.epoch)
+    noted = epoch.decided.checks if epoch is not None and epoch.decided is not None else ()
+    why = listed([reason(word, run.policy, noted) for word in found.reasons])
+    yield (
+        f"Its checkpoint is {found.name} (number {found.sequence}), saved {words.age(found.time, now)}, as {why}."
+        f"{stays}{contents}"
+    )
+    if check is not None and check.best is not None and check.best_epoch not in {None, found.epoch}:
+        yield (
+            f"The monitor itself goes by {words.number(check.best)} of epoch {words.epoch(check.best_epoch)}, as what "
+            "came after it did not improve on that by enough, or was not saved; patience counts from there."
+        )
+
+
+def _passed_over(run: Account, bests: Sequence[Best]) -> list[str]:
+    lines = []
+    for best in bests:
+        told = [
+            f"Epoch {found.epoch.number + 1}, with {best.monitor} {words.number(found.value)}, looked better and is "
+            f"not the best: {_why_passed_over(run, found)}."
+            for found in run.better(best)
+        ]
+        lines.extend(shortened(told, "epoch", "it was so"))
+        bad = run.not_finite(best.monitor)
+        if bad:
+            which = ", ".join(str(found.epoch.number + 1) for found in bad[:MOST])
+            more = f" and {len(bad) - MOST:,} more" if len(bad) > MOST else ""
+            noun = "epoch" if len(bad) == 1 else "epochs"
+            lines.append(f"{best.monitor} was NaN or infinite in {noun} {which}{more}, and that is never the best.")
+    return lines
+
+
+def _why_passed_over(run: Account, found: Better) -> str:
+    check, decided = found.check, found.epoch.decided
+    if check is None or decided is None:
+        return "why cannot be said, as there is no note about it"
+    if not check.eligible:
+        return check.reason
+    if decided.checkpoint is None:
+        return not_saved(decided, found.epoch.policy)
+    return _what_became(run, decided.checkpoint)
+
+
+def _what_became(run: Account, name: str) -> str:
+    """Return why a checkpoint that could have been the best is not: a clause."""
+    if name in run.failed:
+        return f"its save failed ({run.failed[name].error})"
+    if name in run.retired_by:
+        return f"its checkpoint was deleted after that of {place_of(run.retired_by[name].checkpoint, run)} was saved"
+    if name in run.by_name:
+        return "its checkpoint is there, and ranked by another value"
+    if name in run.saved:
+        return "its checkpoint is not there any more, or cannot be read"
+    return "its save had not ended when the process did, or is under way"
+
+
+# ── overfitting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _overfits(found: Overfitting) -> Iterator[str]:
+    if found.last is None:
+        yield (
+            f"Whether it overfits by {found.monitor} cannot be said: no training value was logged beside it, such as "
+            f"{_partner_of(found.monitor)}."
+        )
+        return
+    partner = found.partner or "training"
+    now = f"{found.monitor} is {_gap(found.gaps[found.last])} than {partner} in epoch {found.last + 1}"
+    since = found.since
+    how = "" if found.noted else " (found now, in the history)"
+    if since is not None:
+        before = f"; in epoch {since + 1} it was {_gap(found.gaps[since])}" if since in found.gaps else ""
+        at = f"since epoch {since + 1}" if since != found.last else f"as of epoch {since + 1}"
+        yield f"It overfits {at}{how}: {found.monitor} gets worse while {partner} gets better."
+        yield f"{now}{before if since != found.last else ''}."
+        return
+    if found.seen:
+        first, last = found.seen[0] + 1, found.seen[-1] + 1
+        span = f"in epoch {first}" if first == last else f"between epochs {first} and {last}"
+        yield f"It overfitted {span}{how}, and does not any more."
+    else:
+        yield f"It does not overfit{how}: {found.monitor} did not get worse while {partner} got better."
+    yield f"{now}."
+
+
+def _gap(gap: float) -> str:
+    return f"{words.number(abs(gap))} {'worse' if gap >= 0 else 'better'}"
+
+
+def _partner_of(monitor: str) -> str:
+    first = monitor.replace("val", "train", 1)
+    return first if first != monitor else f"train_{monitor}"
+
+
+# ── saves ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _saves(run: Account) -> list[str]:
+    held = words.count(len(run.checkpoints), "checkpoint")
+    if not run.has_notes:
+        return [f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there."]
+    decided = [note for epoch in run.epochs.values() for note in (epoch.decided, *epoch.saves) if note is not None]
+    begun = sum(note.checkpoint is not None for note in decided)
+    lines = [f"{words.count(begun, 'save')} began; {held} {'is' if len(run.checkpoints) == 1 else 'are'} there now."]
+    busy = sum(note.busy for note in decided)
+    if busy:
+        lines.append(f"{words.count(busy, 'save')} that came due while the one before was being written: left out.")
+    failed = [f"The save of {name} failed: {note.error}." for name, note in run.failed.items()]
+    return [*lines, *shortened([line.replace("..", ".") for line in failed], "time", "a save failed")]
+
+
+def reason(word: str, policy: CheckpointPolicy | None, improved: Sequence[Check]) -> str:
+    """Return why a checkpoint was saved, from the word for it: a clause."""
+    if word == "improvement":
+        better = [check.monitor for check in improved if check.improved]
+        if better:
+            return f"{listed(better)} improved"
+        return "the best had not been saved yet, as its save failed" if improved else "a monitored metric improved"
+    rules: dict[str, str] = {rule.kind: str(rule) for rule in (policy.when_rules if policy is not None else ())}
+    kinds = {"epoch": "every_n_epochs", "step": "every_n_steps", "time": "every_n_seconds"}
+    if word in kinds:
+        return f"the policy saves {rules.get(kinds[word], f'by {word}s' if word != 'time' else 'by time')}"
+    known = {
+        "end": "training ended",
+        "signal": "SIGTERM came",
+        "exception": "an exception ended training",
+        "request": "the program asked for it",
+    }
+    return known.get(word, f"'{word}' said so")
+
+
+def saves(policy: CheckpointPolicy | None) -> str | None:
+    """Return when a policy saves: "every epoch, when val_loss improves (lower is better)"; None: not known."""
+    return _clause(policy, "Saves ")
+
+
+def keeps(policy: CheckpointPolicy | None) -> str | None:
+    """Return what a policy keeps: "the best one by val_loss, and the last one"; None: not known."""
+    return _clause(policy, "Keeps ")
+
+
+def not_saved(decided: Decided, policy: CheckpointPolicy | None) -> str:
+    """Return why nothing was saved at a decision that saved nothing: a clause."""
+    if decided.busy:
+        return "a save was due and left out, as the one before was still being written"
+    when = saves(policy)
+    return "no save was due" if when is None else f"no save was due, as the policy saves {when}"
+
+
+def _clause(policy: CheckpointPolicy | None, beginning: str) -> str | None:
+    lines = [] if policy is None else str(policy).splitlines()
+    return next((line.removeprefix(beginning).removesuffix(".") for line in lines if line.startswith(beginning)), None)
+
+
+def _policy(run: Account) -> list[str]:
+    if run.policy is not None:
+        return str(run.policy).splitlines()
+    return ["It was written by a version of keepbest that this one cannot read."] if run.settings else []
+
+
+# ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ending(run: Account, now: float) -> Iterator[str]:
+    """Yield why training ended, or that nothing says so."""
+    if run.end is not None:
+        yield f"{why_ended(run.end, run.last_decided.checks if run.last_decided else ())} {_when(run.end.time, now)}"
+        return
+    last = run.last_row
+    ago = "nothing was logged" if last is None else f"the last row was logged {words.age(last.time, now)}"
+    if run.has_notes:
+        yield f"No end was written: the process was killed, or it is still training; {ago}."
+    else:
+        yield f"Whether and why it ended is not known; {ago}."
+
+
+def why_ended(end: Ended, decided: Sequence[Check]) -> str:
+    """Return why a process let go of the run; `decided` are the last checks."""
+    if end.cause == "complete":
+        return "All epochs were done."
+    if end.cause == "signal":
+        return "SIGTERM ended it: the machine was to be taken away, or somebody stopped the job."
+    if end.cause == "exception":
+        what = end.error or "of an unknown class"
+        return "Ctrl-C ended it." if what == "KeyboardInterrupt" else f"An exception ended it: {what}."
+    if end.cause == "closed":
+        return "The program's loop came to its end and closed the run; no monitor had asked for that."
+    return " ".join(why_stopped(check) for check in decided if check.stop) or "A monitor stopped it."
+
+
+def why_stopped(check: Check) -> str:
+    """Return why a monitor says that training should end."""
+    if check.patience is not None and check.wait and check.wait >= check.patience:
+        since = "" if check.best_epoch is None else f" since epoch {check.best_epoch + 1}"
+        return f"Patience ended it: {check.monitor} did not improve for {words.count(check.wait, 'check')}{since}."
+    return f"A monitor stopped it: {check.reason}."
+
+
+def _when(time: float, now: float) -> str:
+    return f"That was {words.age(time, now)}." if now >= time else f"That was at {words.moment(time)}."
+
+
+# ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def way(mode: Mode) -> str:
+    """Return in which direction a metric improves."""
+    return "lower is better" if mode == "min" else "higher is better"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else "nothing"
+
+
+def seconds(many: float) -> str:
+    """Return a span as exactly as a person wants it: "3 ms", "1.2 s", "4 min"."""
+    if many >= _LONG:
+        return words.span(many)
+    return f"{many:.3g} s" if many >= 0.9995 else f"{1000 * many:.3g} ms"  # noqa: PLR2004 - what is rounded to 1000
+
+
+def shortened(lines: Sequence[str], noun: str, what: str) -> list[str]:
+    """Return the lines, or where they are many the first and the last and how many there are between."""
+    if len(lines) <= MOST:
+        return list(lines)
+    between = words.count(len(lines) - MOST, f"more {noun}")
+    return [*lines[: MOST - 1], f"({between} between, {what}.)", lines[-1]]
+
+
+def epochs_of(run: Account) -> str:
+    """Return which epochs a run has: "1 to 4, 6 to 12"."""
+    spans: list[list[int]] = []
+    for number in run.epochs:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    texts = [str(first + 1) if first == last else f"{first + 1} to {last + 1}" for first, last in spans]
+    return ", ".join(texts if len(texts) <= 2 * MOST else [*texts[:MOST], "...", *texts[-MOST:]])

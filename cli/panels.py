@@ -1,0 +1,117 @@
+"""Panels: which curves of a run are drawn together, and where its checkpoints stand on them. Pure."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..core.overfitting import training_partners
+
+if TYPE_CHECKING:
+    from ..storage.history import History
+    from ..storage.manifest import CheckpointInfo
+    from .marks import Marks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The values of one metric, in the order they were logged."""
+
+    metric: str
+    x: Sequence[int]
+    """Epochs from 0, or training steps."""
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A checkpoint on a curve."""
+
+    checkpoint: CheckpointInfo
+    x: int
+    y: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One drawing."""
+
+    curve: Curve
+    """The one that the marks stand on: the validation metric, where there are both."""
+    training: Curve | None
+    """The training values beside it."""
+    best: Mark | None
+    """The best checkpoint by this metric, or by the primary monitor where none is ranked by this one."""
+    saved: tuple[Mark, ...]
+    """The other checkpoints."""
+
+
+def curves(history: History, *, over_steps: bool) -> dict[str, Curve]:
+    """Return the curve of each metric.
+
+    Over epochs: what was logged at their ends. Over steps: what single steps logged, and for the other metrics what was
+    logged at the ends of epochs.
+    """
+    if not over_steps:
+        return {name: Curve(metric=name, x=history.epochs[name], y=values) for name, values in history.items()}
+    logged: dict[str, tuple[list[int], list[float]]] = {}
+    for row in history.steps_log:
+        for name, value in row.metrics.items():
+            x, y = logged.setdefault(name, ([], []))
+            x.append(row.step)
+            y.append(value)
+    at_ends = {name: (history.steps[name], values) for name, values in history.items() if name not in logged}
+    return {name: Curve(metric=name, x=x, y=y) for name, (x, y) in {**at_ends, **logged}.items()}
+
+
+def grouped(names: Iterable[str], logged: Iterable[str]) -> list[tuple[str, str | None]]:
+    """Return pairs of a metric and the training metric beside it, so that each of `names` is in one of them."""
+    partner = {name: next((found for found in training_partners(name) if found in logged), None) for name in logged}
+    validation = {training: name for name, training in reversed(partner.items()) if training is not None}
+    pairs = dict.fromkeys((validation.get(name, name), partner[validation.get(name, name)]) for name in names)
+    return list(pairs)
+
+
+def panel(
+    pair: tuple[str, str | None],
+    found: Mapping[str, Curve],
+    checkpoints: Sequence[CheckpointInfo],
+    marks: Marks,
+    *,
+    over_steps: bool,
+) -> Panel:
+    """Return the drawing of one pair of `grouped`; `found` is what `curves` gave."""
+    name, training = pair
+    curve = found[name]
+    primary = marks.monitors[0].monitor if marks.monitors else ""
+    best = marks.best.get(name, marks.best.get(primary))
+    placed = _placed_at_steps(checkpoints, curve) if over_steps else _placed_at_epochs(checkpoints, curve)
+    return Panel(
+        curve=curve,
+        training=None if training is None else found[training],
+        best=next((mark for mark in placed if mark.checkpoint.sequence == best), None),
+        saved=tuple(mark for mark in placed if mark.checkpoint.sequence != best),
+    )
+
+
+def _placed_at_epochs(checkpoints: Sequence[CheckpointInfo], curve: Curve) -> list[Mark]:
+    """Place each checkpoint at its epoch, where that has a value."""
+    values = dict(zip(curve.x, curve.y, strict=True))
+    return [
+        Mark(checkpoint=checkpoint, x=checkpoint.epoch, y=values[checkpoint.epoch])
+        for checkpoint in checkpoints
+        if checkpoint.epoch is not None and math.isfinite(values.get(checkpoint.epoch, math.nan))
+    ]
+
+
+def _placed_at_steps(checkpoints: Sequence[CheckpointInfo], curve: Curve) -> list[Mark]:
+    """Place each checkpoint at the value that was logged last before it."""
+    places = [(checkpoint, bisect.bisect_right(curve.x, checkpoint.step) - 1) for checkpoint in checkpoints]
+    return [
+        Mark(checkpoint=checkpoint, x=curve.x[at], y=curve.y[at])
+        for checkpoint, at in places
+        if at >= 0 and math.isfinite(curve.y[at])
+    ]

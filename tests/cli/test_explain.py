@@ -1,0 +1,586 @@
+"""`keepbest explain`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import sys
+import time
+
+import pytest
+from contracts.runs import SmallRun
+from contracts.stateful import Weights
+from contracts.terminal import run_in_terminal
+from contracts.trained import BEST, overfitted
+
+import keepbest as library
+from keepbest import Checkpointer, CheckpointPolicy, Measured
+from keepbest.errors import SaveFailedError
+from keepbest.storage.backend import open_backend
+from keepbest.storage.history import Row
+from keepbest.storage.journal import Journal
+from keepbest.storage.notes import Began, Check, Decided, Ended
+
+MAIN = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
+
+
+def train(url, losses, policy=None, *, log=None, model=None, **settings):
+    """Train one epoch for each loss; `log` makes what is logged of one."""
+    policy = policy or CheckpointPolicy(monitor="val_loss", **settings)
+    with Checkpointer(url, policy, model=model or Weights()) as ckpt:
+        for epoch in ckpt.epochs(len(losses)):
+            ckpt.log(log(losses[epoch]) if log else {"val_loss": losses[epoch]})
+    return str(url)
+
+
+def names(url):
+    """Epoch (from 1) → the name of the checkpoint that was saved for it."""
+    journal = library.open_run(url).journal()
+    return {note.epoch + 1: note.checkpoint for note in journal if isinstance(note, Decided) and note.checkpoint}
+
+
+def journal(url, *entries):
+    """Write a journal by hand."""
+    written = Journal(open_backend(str(url)))
+    written.append(*entries)
+    written.close()
+    return str(url)
+
+
+def row(epoch, kind="epoch", **metrics):
+    return Row(kind=kind, epoch=epoch, step=3 * (epoch + 1), time=time.time() - 60, metrics=metrics)
+
+
+def at(epoch):
+    return {"time": time.time() - 60, "epoch": epoch, "step": 3 * (epoch + 1)}
+
+
+def check(**fields):
+    usual = {
+        "monitor": "val_loss", "mode": "min", "value": 0.5, "judged": 0.5, "best": 0.5, "best_epoch": 0, "wait": 0,
+        "improved": False, "stop": False, "eligible": True, "reason": "because",
+    }  # fmt: skip
+    return Check(**{**usual, **fields})
+
+
+def sentences(said, title):
+    """The sentences below a title."""
+    assert said.code == 0, said.err
+    lines = said.out.splitlines()
+    begin = lines.index(title) + 1
+    end = next((at for at in range(begin, len(lines)) if not lines[at].startswith(" ")), len(lines))
+    return [line.strip() for line in lines[begin:end]]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A run that crashed and was resumed, overfitted, and was ended by patience."""
+    return overfitted(str(tmp_path_factory.mktemp("told") / "run"))
+
+
+def test_the_story_of_a_run(keepbest, told):
+    """The best and why it is there, the overfitting, the resumption and why it ended are told in plain words."""
+    said = keepbest("explain", told)
+    name = names(told)
+    assert said.out.splitlines()[0] == told
+    training = sentences(said, "Training")
+    assert training[0] == "It went through 12 epochs and 36 steps, by 2 processes."
+    assert re.fullmatch(r"It began \d+ s ago on .+\.", training[1])
+    assert training[2].startswith(f"It was resumed from {name[4]} (the end of epoch 4) ")
+    best = sentences(said, "Best")
+    assert best[0] == f"The best by val_loss (lower is better) is epoch {BEST + 1}: 0.5."
+    assert best[1] == "Of 11 other epochs none was better; of equals the earliest is the best."
+    assert best[2].startswith(f"Its checkpoint is {name[6]} (number 6), saved ")
+    assert best[2].endswith(
+        "as the policy saves every epoch and val_loss improved. It is kept as the best by val_loss."
+    )
+    overfitting = sentences(said, "Overfitting")
+    assert overfitting[0] == "It overfits since epoch 9: val_loss gets worse while train_loss gets better."
+    assert overfitting[1] == (
+        "val_loss is 0.776667 worse than train_loss in epoch 12; in epoch 9 it was 0.478889 worse."
+    )
+    assert sentences(said, "End")[0].startswith(
+        "Patience ended it: val_loss did not improve for 6 checks since epoch 6. That was "
+    )
+    assert sentences(said, "Saves") == ["12 saves began; 3 checkpoints are there now."]
+    assert sentences(said, "Policy")[2] == "Stops after 6 checks of val_loss without improvement."
+
+
+def test_an_epoch_that_is_the_best(keepbest, told):
+    """Of one epoch it tells what was logged, the verdict, why it was saved and what became of that."""
+    said = keepbest("explain", told, "--epoch", BEST + 1)
+    name = names(told)[BEST + 1]
+    logged = sentences(said, "Epoch 6")
+    assert re.fullmatch(r"It ended \d+ s ago \(.+\), after step 18 of the run\.", logged[0])
+    assert logged[1] == "Logged was train_loss 0.166667, val_loss 0.5 and learning_rate 0.059049."
+    assert logged[2] == "3 single steps were logged within it."
+    verdict = sentences(said, "What was made of val_loss")
+    assert verdict[0] == "It was 0.5 (lower is better)."
+    assert verdict[1] == "The verdict: val_loss improved from 0.51 to 0.5."
+    assert verdict[2] == "So this was the best so far."
+    assert verdict[3] == "It was 0.333333 worse than in training."
+    saved = sentences(said, "Saved")
+    assert saved[0] == f"Checkpoint {name} was saved, as the policy saves every epoch and val_loss improved."
+    assert re.fullmatch(
+        r"It became number 6 of the run, with \S+ \w+\. It was durable after \S+ m?s; training was held for \S+ m?s\.",
+        saved[1],
+    )
+    assert saved[2] == "It is kept as the best by val_loss."
+
+
+def test_an_epoch_whose_checkpoint_was_deleted(keepbest, told):
+    """A checkpoint that retention deleted is told with what it made room for, and the policy's rule."""
+    name = names(told)
+    saved = sentences(keepbest("explain", told, "--epoch", "8"), "Saved")
+    assert saved[0] == f"Checkpoint {name[8]} was saved, as the policy saves every epoch."
+    assert saved[-1] == (
+        f"It was deleted when {name[10]} (the end of epoch 10) had been saved, as the policy keeps the best one by "
+        "val_loss, and the last 2."
+    )
+
+
+def test_the_epoch_that_training_was_resumed_from(keepbest, told):
+    """The epoch whose checkpoint training went on from says so."""
+    saved = sentences(keepbest("explain", told, "--epoch", "4"), "Saved")
+    assert any(line.startswith("Training went on from it ") for line in saved)
+
+
+def test_the_epoch_that_training_ended_with(keepbest, told):
+    """The last epoch says what ended training."""
+    said = keepbest("explain", told, "--epoch", "12")
+    verdict = sentences(said, "What was made of val_loss")
+    assert "That made 6 checks in a row without improvement; at 6 training ends." in verdict
+    assert "The best so far was 0.5, of epoch 6." in verdict
+    assert "It overfitted: over the last checks it got worse while its training value got better." in verdict
+    after = sentences(said, "Afterwards")
+    assert after[0] == "Patience ended it: val_loss did not improve for 6 checks since epoch 6."
+    assert after[1].startswith("The process let go of the run ")
+
+
+def test_an_epoch_is_named_by_number_or_by_its_checkpoint(keepbest, told):
+    """Several epochs can be asked for, also as those of checkpoints; each is told once."""
+    said = keepbest("explain", told, "--epoch", "2", "--epoch", "6", "--checkpoint", "best", "--checkpoint", "latest")
+    titles = [line for line in said.out.splitlines() if line.startswith("Epoch ")]
+    assert titles == ["Epoch 2", "Epoch 6", "Epoch 12"]
+
+
+@pytest.mark.parametrize("number", ["99", "13"])
+def test_an_epoch_that_does_not_exist(keepbest, told, number):
+    """An epoch that the run does not have is an error that says which ones it has."""
+    said = keepbest("explain", told, "--epoch", number)
+    assert (said.code, said.out) == (2, "")
+    assert f"the run has no epoch {number}. It has epochs 1 to 12." in said.err
+
+
+def test_epochs_count_from_one(keepbest, told):
+    """There is no epoch 0 for people."""
+    said = keepbest("explain", told, "--epoch", "0")
+    assert said.code == 2
+    assert "0 is not in the range" in said.err
+
+
+def test_no_run_is_an_error(keepbest, tmp_path):
+    """Where there is no run, that is said."""
+    said = keepbest("explain", tmp_path)
+    assert said.code == 2
+    assert "holds no run" in said.err
+
+
+def test_when_nothing_was_due(keepbest, tmp_path):
+    """An epoch that was not saved says when the policy saves."""
+    url = train(tmp_path, [0.5, 0.6, 0.7], every_n_epochs=5)
+    saved = sentences(keepbest("explain", url, "--epoch", "2"), "Saved")
+    when = "every 5 epochs, when val_loss improves (lower is better), at the end, on SIGTERM"
+    assert saved == [f"No checkpoint was saved at its end. The policy saves {when}; none of that was the case."]
+    at_end = sentences(keepbest("explain", url, "--epoch", "3"), "Saved")
+    assert re.fullmatch(r"Checkpoint \S+ was saved after it, as training ended\.", at_end[1])
+
+
+def test_a_constraint_that_was_not_met(keepbest, tmp_path):
+    """An epoch that looked better and did not meet a constraint is passed over, with the constraint as the reason."""
+    url = train(
+        tmp_path,
+        [(0.5, 0.9), (0.1, 0.2), (0.6, 0.9)],
+        where="val_acc > 0.5",
+        log=lambda pair: {"val_loss": pair[0], "val_acc": pair[1]},
+    )
+    (passed,) = sentences(keepbest("explain", url), "Passed over")
+    assert passed == (
+        "Epoch 2, with val_loss 0.1, looked better and is not the best: val_loss 0.1 is not ranked: constraint val_acc "
+        "> 0.5 not met (0.2)."
+    )
+    verdict = sentences(keepbest("explain", url, "--epoch", "2"), "What was made of val_loss")
+    assert "A checkpoint of this epoch cannot be the best." in verdict
+
+
+def test_values_that_are_not_finite(keepbest, tmp_path):
+    """NaN and infinity are told with their epochs, and are never the best."""
+    url = train(tmp_path, [0.5, -math.inf, math.nan, 0.6], on_nonfinite="ignore")
+    assert sentences(keepbest("explain", url), "Passed over") == [
+        "val_loss was NaN or infinite in epochs 2, 3, and that is never the best."
+    ]
+    verdict = sentences(keepbest("explain", url, "--epoch", "3"), "What was made of val_loss")
+    assert verdict[0] == "It was nan (lower is better)."
+
+
+def test_values_that_were_stale(keepbest, tmp_path):
+    """A value that was measured too long before is passed over with its age."""
+    with Checkpointer(tmp_path, CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        ckpt.log(val_loss=0.5)
+        for _ in range(7):
+            ckpt.log_step()
+        ckpt.log(val_loss=Measured(0.1, step=4))
+    (passed,) = sentences(keepbest("explain", tmp_path), "Passed over")
+    assert passed == (
+        "Epoch 2, with val_loss 0.1, looked better and is not the best: val_loss 0.1 is stale (measured at step 4, "
+        "this is step 7), so it is not ranked."
+    )
+    verdict = sentences(keepbest("explain", tmp_path, "--epoch", "2"), "What was made of val_loss")
+    assert verdict[0] == "It was 0.1 (lower is better), measured 3 steps before."
+
+
+def test_a_save_that_failed(keepbest, tmp_path):
+    """The best whose save failed is passed over with the error, in the story and in its epoch."""
+    policy = CheckpointPolicy(monitor="val_loss")
+    folder = tmp_path / "checkpoints"
+    with contextlib.suppress(SaveFailedError), Checkpointer(tmp_path, policy, mode="sync", model=Weights()) as ckpt:
+        ckpt.log(val_loss=0.5)
+        folder.rename(tmp_path / "aside")
+        folder.write_text("a file where a folder must be")
+        ckpt.log(val_loss=0.1)
+    folder.unlink()
+    (tmp_path / "aside").rename(folder)
+    said = keepbest("explain", tmp_path)
+    (passed,) = sentences(said, "Passed over")
+    assert passed.startswith("Epoch 2, with val_loss 0.1, looked better and is not the best: its save failed (")
+    assert any(line.startswith("The save of ") for line in sentences(said, "Saves"))
+    saved = sentences(keepbest("explain", tmp_path, "--epoch", "2"), "Saved")
+    assert saved[1].startswith("That save failed: ")
+    assert saved[1].endswith("Older checkpoints were not touched by it.")
+    assert "An exception ended it: SaveFailedError." in sentences(said, "End")[0]
+
+
+def test_a_save_that_was_left_out(keepbest, tmp_path):
+    """A save that was due and left out for the one before is told as that."""
+    left_out = Decided(event="epoch", checkpoint=None, reasons=("epoch",), busy=True, checks=(check(),), **at(0))
+    policy = CheckpointPolicy(monitor="val_loss", every_n_epochs=2, on_busy="skip").model_dump(mode="json")
+    url = journal(tmp_path, Began(checkpoint=None, policy=policy, **at(0)), row(0, val_loss=0.5), left_out)
+    (saved,) = sentences(keepbest("explain", url, "--epoch", "1"), "Saved")
+    assert saved == (
+        "No checkpoint was saved at its end. A save was due, as the policy saves every 2 epochs, and left out: the one "
+        "before was still being written, and the policy does not wait for that."
+    )
+    assert "1 save that came due while the one before was being written: left out." in sentences(
+        keepbest("explain", url), "Saves"
+    )
+
+
+def test_a_save_of_which_nothing_is_known(keepbest, tmp_path):
+    """Where the process was killed within a save, that is said, and not that it succeeded."""
+    decided = Decided(event="epoch", checkpoint="epoch-001_abcdef", reasons=("epoch",), checks=(check(),), **at(0))
+    url = journal(tmp_path, Began(checkpoint=None, policy={}, **at(0)), row(0, val_loss=0.5), decided)
+    saved = sentences(keepbest("explain", url, "--epoch", "1"), "Saved")
+    assert saved[0] == "Checkpoint epoch-001_abcdef was saved, as the policy saves by epochs."
+    assert saved[1].startswith("Nothing says what became of that save")
+
+
+def test_the_monitor_may_go_by_another_epoch(keepbest, tmp_path):
+    """With min_delta the best checkpoint and what patience counts from differ, and both are told."""
+    url = train(tmp_path, [0.5, 0.495], min_delta=0.1)
+    best = sentences(keepbest("explain", url), "Best")
+    assert best[0] == "The best by val_loss (lower is better) is epoch 2: 0.495."
+    assert best[-1].startswith("The monitor itself goes by 0.5 of epoch 1, ")
+
+
+def test_smoothed_values_are_told_as_that(keepbest, tmp_path):
+    """Where a smoothed value is judged, both values stand there."""
+    url = train(tmp_path, [0.4, 0.2, 0.5], smoothing="mean:2")
+    assert sentences(keepbest("explain", url), "Best")[0] == (
+        "The best by val_loss (lower is better) is epoch 2: 0.3 (0.2 before smoothing)."
+    )
+    verdict = sentences(keepbest("explain", url, "--epoch", "2"), "What was made of val_loss")
+    assert "It is smoothed, so what was judged is 0.3." in verdict
+
+
+def test_a_value_that_only_looks_better_unsmoothed_is_not_passed_over(keepbest, tmp_path):
+    """What is compared with the best is the smoothed value, as the monitor did."""
+    url = train(tmp_path, [0.6, 0.1, 0.3, 0.25], smoothing="mean:2")
+    said = keepbest("explain", url)
+    assert sentences(said, "Best")[0].endswith("is epoch 3: 0.2 (0.3 before smoothing).")
+    assert "Passed over" not in said.out
+
+
+def test_weights_that_were_kept_apart(keepbest, tmp_path):
+    """Where the best keeps its weights alone, the epoch says where they are, and that the rest was deleted."""
+    import torch
+
+    policy = CheckpointPolicy(monitor="val_loss", best_contents="weights")
+    url = train(tmp_path, [0.4, 0.5], policy, model=torch.nn.Linear(2, 2))
+    name = names(url)[1]
+    saved = sentences(keepbest("explain", url, "--epoch", "1"), "Saved")
+    assert f"Its weights are there by themselves, as {name}-weights, kept as the best by val_loss." in saved
+    assert saved[-1].startswith("It was deleted when ")
+    assert "It holds the weights only" in sentences(keepbest("explain", url), "Best")[2]
+
+
+def test_milestones_are_kept_as_that(keepbest, tmp_path):
+    """A checkpoint that a milestone keeps says so."""
+    url = train(tmp_path, [0.1, 0.2, 0.3], keep_every_n_epochs=2)
+    assert "It is kept as a milestone, one every 2 epochs." in sentences(
+        keepbest("explain", url, "--epoch", "2"), "Saved"
+    )
+
+
+ENDS = [
+    pytest.param("complete", None, "All epochs were done.", id="complete"),
+    pytest.param("signal", None, "SIGTERM ended it: the machine was to be taken away, or ", id="signal"),
+    pytest.param("exception", "ValueError", "An exception ended it: ValueError.", id="exception"),
+    pytest.param("exception", "KeyboardInterrupt", "Ctrl-C ended it.", id="ctrl-c"),
+    pytest.param("closed", None, "The program's loop came to its end", id="closed"),
+    pytest.param("stopped", None, "A monitor stopped it: val_loss is nan.", id="stopped"),
+]
+
+
+@pytest.mark.parametrize(("cause", "error", "sentence"), ENDS)
+def test_why_training_ended(keepbest, tmp_path, cause, error, sentence):
+    """Every way to end is told in words."""
+    stop = cause == "stopped"
+    decided = Decided(
+        event="epoch", checkpoint=None, checks=(check(stop=stop, reason="val_loss is nan"),), stop=stop, **at(0)
+    )
+    url = journal(
+        tmp_path,
+        Began(checkpoint=None, policy={}, **at(0)),
+        row(0, val_loss=0.5),
+        decided,
+        Ended(cause=cause, error=error, **at(0)),
+    )
+    (end,) = sentences(keepbest("explain", url), "End")
+    assert end.startswith(sentence)
+    assert end.endswith("That was 1 min ago.")
+    assert keepbest("explain", url, "--json").json["end"]["cause"] == cause
+
+
+def test_where_no_end_was_written(keepbest, tmp_path):
+    """A process that was killed and one that trains still look alike: both are named, with the age of the last row."""
+    url = journal(tmp_path, Began(checkpoint=None, policy={}, **at(0)), row(0, val_loss=0.5))
+    assert sentences(keepbest("explain", url), "End") == [
+        "No end was written: the process was killed, or it is still training; the last row was logged 1 min ago."
+    ]
+    assert keepbest("explain", url, "--json").json["end"] is None
+
+
+def test_a_process_that_began_after_the_end(keepbest, tmp_path):
+    """A process that began after another had ended has not ended itself, even if it logged nothing yet."""
+    began = Began(checkpoint=None, policy={}, **at(0))
+    url = journal(tmp_path, began, row(0, val_loss=0.5), Ended(cause="complete", **at(0)), began)
+    assert sentences(keepbest("explain", url), "End")[0].startswith("No end was written")
+
+
+def test_an_end_that_was_not_the_last(keepbest, tmp_path):
+    """A process that ended and was followed by another is not the end of the run, and its epoch says so."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    train(tmp_path, [0.5, 0.4], policy)
+    train(tmp_path, [0.5, 0.4, 0.3], policy)
+    after = sentences(keepbest("explain", tmp_path, "--epoch", "2"), "Afterwards")
+    assert after[0] == "Training ended here: All epochs were done."
+    assert after[-1] == "It was taken up again later."
+
+
+def test_overfitting_that_is_over(keepbest, tmp_path):
+    """A run that overfitted for a while and no more says when that was."""
+    entries = [Began(checkpoint=None, policy={}, **at(0))]
+    for epoch, overfits in enumerate([False, True, True, False]):
+        entries.append(row(epoch, val_loss=0.5, train_loss=0.4))
+        entries.append(
+            Decided(event="epoch", checkpoint=None, checks=(check(gap=0.1, overfitting=overfits),), **at(epoch))
+        )
+    url = journal(tmp_path, *entries)
+    assert sentences(keepbest("explain", url), "Overfitting") == [
+        "It overfitted between epochs 2 and 3, and does not any more.",
+        "val_loss is 0.1 worse than train_loss in epoch 4.",
+    ]
+
+
+def test_overfitting_needs_a_training_value(keepbest, tmp_path):
+    """Without a training metric beside the monitored one, it does not claim that nothing overfits."""
+    url = train(tmp_path, [0.5, 0.4])
+    assert sentences(keepbest("explain", url), "Overfitting") == [
+        "Whether it overfits by val_loss cannot be said: no training value was logged beside it, such as train_loss."
+    ]
+
+
+def old_run(url, losses, **more):
+    """A run as a keepbest without notes wrote it: the best and the last of its checkpoints are left."""
+    run = SmallRun(open_backend(str(url)))
+    for epoch, loss in enumerate(losses):
+        run.save(loss, epoch=epoch)
+    best = min(range(len(losses)), key=losses.__getitem__)
+    run.writer.retire({number + 1 for number in range(len(losses) - 1)} - {best + 1})
+    rows = [row(epoch, val_loss=loss, **{name: held[epoch] for name, held in more.items()}) for epoch, loss in
+            enumerate(losses)]  # fmt: skip
+    return journal(url, *rows)
+
+
+def test_a_run_without_notes(keepbest, tmp_path):
+    """Of a run that has no notes it tells what manifests and history show, and that the rest is not known."""
+    losses = [0.9, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    url = old_run(tmp_path, losses, train_loss=[1 / (epoch + 2) for epoch in range(7)])
+    said = keepbest("explain", url)
+    assert sentences(said, "Training")[1].startswith("This run has no decision notes")
+    assert sentences(said, "Best")[0] == "The best by val_loss (lower is better) is epoch 2: 0.5."
+    assert "It is kept as the best by val_loss." in sentences(said, "Best")[2]
+    assert sentences(said, "Overfitting")[0] == (
+        "It overfits since epoch 6 (found now, in the history): val_loss gets worse while train_loss gets better."
+    )
+    assert sentences(said, "End") == ["Whether and why it ended is not known; the last row was logged 1 min ago."]
+    assert keepbest("explain", url, "--json").json["notes"] is False
+
+
+def test_an_epoch_without_notes(keepbest, tmp_path):
+    """An epoch without a note tells what the history and the manifests show of it."""
+    url = old_run(tmp_path, [0.9, 0.5, 0.6])
+    said = keepbest("explain", url, "--epoch", "3", "--epoch", "1", "--epoch", "2")
+    third = sentences(said, "What was made of it")
+    assert third[0].startswith("There are no decision notes in this run")
+    assert third[1] == "val_loss was 0.6 (lower is better); the best before was 0.5, of epoch 2."
+    saved = sentences(said, "Saved")
+    assert re.fullmatch(r"Checkpoint \S+ \(number 3\) was saved at step 30, as the policy saves by epochs\.", saved[0])
+    first = sentences(keepbest("explain", url, "--epoch", "1"), "What was made of it")
+    assert first[1] == "val_loss was 0.9 (lower is better), the first value logged."
+    second = sentences(keepbest("explain", url, "--epoch", "2"), "What was made of it")
+    assert second[1].endswith("better than all before; the best of those was 0.9, of epoch 1.")
+    assert sentences(keepbest("explain", url, "--epoch", "1"), "Saved") == [
+        "No checkpoint of it is there; whether none was saved or it was deleted since, no note says."
+    ]
+
+
+def test_an_epoch_under_way(keepbest, tmp_path):
+    """An epoch whose end was not logged can be explained as far as it came."""
+    url = journal(tmp_path, Began(checkpoint=None, policy={}, **at(0)), row(0, "step", loss=1.0))
+    assert sentences(keepbest("explain", url, "--epoch", "1"), "Epoch 1") == [
+        "Its end was not logged: it is under way, or training broke off within it.",
+        "1 single step was logged within it.",
+    ]
+
+
+def test_a_run_without_a_monitor(keepbest, tmp_path):
+    """Where nothing is monitored, nothing is called the best."""
+    train(tmp_path, [0.5], CheckpointPolicy())
+    assert sentences(keepbest("explain", tmp_path), "Best")[0] == "No metric is monitored, so no epoch is the best."
+
+
+def test_the_branch_that_was_taken_is_told(keepbest, tmp_path):
+    """Of an epoch that was trained twice, the one on the way to the last row is explained."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    train(tmp_path, [0.5, 0.7, 0.6], policy)
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        ckpt.restore(1)
+        ckpt.log(val_loss=0.3)
+    said = keepbest("explain", tmp_path, "--epoch", "2")
+    assert "Logged was val_loss 0.3." in sentences(said, "Epoch 2")
+    assert "It has epochs 1 to 2." in keepbest("explain", tmp_path, "--epoch", "3").err
+
+
+def test_json_holds_what_is_told(keepbest, told):
+    """Programs get facts under names that stay, epochs from 0, and the sentences too."""
+    said = keepbest("explain", told, "--epoch", "6", "--json")
+    assert (said.err, said.out.count("\n")) == ("", 1)
+    found = said.json
+    assert {key: found[key] for key in ("schema", "run", "notes", "epochs", "steps", "passed_over")} == {
+        "schema": "keepbest.explain/1", "run": told, "notes": True, "epochs": 12, "steps": 36, "passed_over": [],
+    }  # fmt: skip
+    (best,) = found["best"]
+    assert (best["monitor"], best["value"], best["checkpoint"]["epoch"]) == ("val_loss", 0.5, 5)
+    assert best["kept_as"] == ["the best by val_loss"]
+    (overfitting,) = found["overfitting"]
+    assert (overfitting["since"], overfitting["epochs"]) == (8, [8, 9, 10, 11])
+    assert overfitting["gap_now"] == pytest.approx(0.5 + 0.36 - 1 / 12)
+    assert found["end"]["stopped_by"] == ["val_loss 0.86 is not better than 0.5 (6 of 6 checks of patience used)"]
+    assert found["policy"]["patience"] == 6
+    (epoch,) = found["asked"]
+    assert (epoch["epoch"], epoch["step"], epoch["steps"]) == (5, 18, 3)
+    assert epoch["metrics"]["val_loss"] == 0.5
+    assert epoch["checks"][0]["improved"] is True
+    (save,) = epoch["saves"]
+    assert (save["checkpoint"], save["saved"]["sequence"], save["failed"]) == (names(told)[6], 6, None)
+    assert epoch["text"][0]["title"] == "Epoch 6"
+    assert [section["title"] for section in found["text"]][:2] == ["Training", "Best"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("words", [[], ["--epoch", "6"]], ids=["story", "epoch"])
+def test_a_terminal_wraps_words(keepbest, told, columns, words):
+    """In a terminal lines break between words, and no word is lost."""
+    ran = run_in_terminal(MAIN, "explain", told, *words, columns=columns)
+    assert ran.code == 0
+    plain = re.sub(r"\d+ (s|min|ms) ago", "then", keepbest("explain", told, *words).out)
+    assert re.sub(r"\d+ (s|min|ms) ago", "then", " ".join(ran.screen)).split() == plain.split()
+    inside = ran.screen[1:]
+    assert max(map(len, inside)) <= columns
+    assert max(map(len, inside)) > columns - 25
+    assert all(line.startswith("  ") or line in plain.splitlines() for line in inside)
+
+
+def test_names_cannot_steer_the_terminal(keepbest, tmp_path):
+    """Control characters in a stranger's metrics, reasons and hosts are written out."""
+    evil = "a\x1b]0;owned\x07\nb"
+    decided = Decided(event="epoch", checkpoint=None, checks=(check(monitor=evil, reason=evil),), **at(0))
+    began = Began(checkpoint=None, policy={"x": math.nan}, host=evil, **at(0))
+    url = journal(tmp_path, began, row(0, **{evil: 0.5}), decided, Ended(cause="exception", error=evil, **at(0)))
+    for words in ([], ["--epoch", "1"]):
+        said = keepbest("explain", url, *words)
+        assert said.code == 0
+        assert not any(not char.isprintable() for char in said.out.replace("\n", ""))
+        assert "a\\x1b]0;owned\\x07\\nb" in said.out
+
+
+def test_json_has_words_for_what_it_cannot_say(keepbest, tmp_path):
+    """NaN in a stranger's policy is a word, as everywhere in JSON, and no error."""
+    url = journal(tmp_path, Began(checkpoint=None, policy={"x": [None]}, **at(0)), row(0, loss=1.0))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("[null]", "[NaN]"))
+    assert keepbest("explain", url, "--json").json["policy"] == {"x": ["nan"]}
+
+
+def test_a_policy_that_cannot_be_read(keepbest, tmp_path):
+    """Settings of a newer keepbest do not hide the rest, and are not guessed at."""
+    began = Began(checkpoint=None, policy={"monitor": "val_loss", "of_the_future": 1}, **at(0))
+    decided = Decided(event="epoch", checkpoint=None, checks=(check(),), **at(0))
+    url = journal(tmp_path, began, row(0, val_loss=0.5), decided)
+    said = keepbest("explain", url)
+    assert sentences(said, "Policy") == ["It was written by a version of keepbest that this one cannot read."]
+    assert sentences(keepbest("explain", url, "--epoch", "1"), "Saved") == [
+        "No checkpoint was saved at its end, as none was due."
+    ]
+
+
+def test_many_resumptions_are_told_in_few_lines(keepbest, tmp_path):
+    """A run that was preempted fifty times is still a short story."""
+    entries = []
+    for epoch in range(50):
+        entries.append(Began(checkpoint=f"epoch-{epoch:03d}_abcdef" if epoch else None, policy={}, **at(epoch)))
+        entries.append(row(epoch, val_loss=0.5))
+    training = sentences(keepbest("explain", journal(tmp_path, *entries)), "Training")
+    assert len(training) == 1 + 6
+    assert training[5] == "(45 more times between, it was resumed or went back.)"
+
+
+def test_it_imports_no_more_than_other_verbs(told):
+    """Explaining needs neither NumPy nor a framework, and its help not even pydantic's work."""
+    import subprocess
+
+    code = (
+        "import sys; from keepbest.cli import main; main(sys.argv[1:]); "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    for words in (["explain", told], ["explain", told, "--epoch", "3"], ["explain", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert not set(done.stderr.split()) & {"torch", "tensorflow", "keras", "jax", "numpy", "fsspec"}
+
+
+def test_runs_in_buckets_are_explained(keepbest, run_url):
+    """A run is told alike wherever it lies."""
+    overfitted(run_url)
+    assert sentences(keepbest("explain", run_url), "Best")[0].endswith("is epoch 6: 0.5.")

@@ -1,0 +1,181 @@
+"""The notes of a training: what a run can tell later of what was decided, saved, resumed and ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from contracts.stateful import Weights
+
+import keepbest
+from keepbest import Checkpointer, CheckpointPolicy, Measured
+from keepbest.errors import SaveFailedError
+from keepbest.storage.history import Row
+
+POLICY = CheckpointPolicy(monitor="val_loss", keep_best=1, keep_last=1, patience=2)
+LOSSES = [0.5, 0.3, 0.4, 0.45, 0.2]
+
+
+def train(url, losses=LOSSES, policy=POLICY, **settings):
+    with Checkpointer(url, policy, model=Weights(), **settings) as ckpt:
+        for epoch in ckpt.epochs(len(losses)):
+            ckpt.log(val_loss=losses[epoch], train_loss=losses[epoch] / 2)
+
+
+def journal(url):
+    return keepbest.open_run(url).journal()
+
+
+def kinds(entries):
+    return [entry.kind for entry in entries]
+
+
+def only(entries, kind):
+    return [entry for entry in entries if entry.kind == kind]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_every_check_is_noted(tmp_path, mode):
+    """Each epoch has its decision behind its row, with what the monitor made of it; saves and the end are told."""
+    train(tmp_path, mode=mode)
+    entries = journal(tmp_path)
+    assert kinds(entries)[:3] == ["began", "epoch", "decided"]
+    decided = only(entries, "decided")
+    assert [note.epoch for note in decided] == [0, 1, 2, 3]
+    assert [note.checks[0].improved for note in decided] == [True, True, False, False]
+    assert [note.checks[0].wait for note in decided] == [0, 0, 1, 2]
+    assert [note.stop for note in decided] == [False, False, False, True]
+    assert decided[1].reasons == ("epoch", "improvement")
+    assert decided[2].checks[0].patience == 2
+    assert entries[-1].kind == "ended"
+    assert entries[-1].cause == "stopped"
+    began = entries[0]
+    assert (began.checkpoint, began.policy["patience"]) == (None, 2)
+    assert CheckpointPolicy.model_validate(began.policy) == POLICY
+    saved = only(entries, "saved")
+    assert [note.checkpoint for note in saved] == [note.checkpoint for note in decided]
+    assert [note.sequence for note in saved] == [1, 2, 3, 4]
+    assert saved[1].retired == (decided[0].checkpoint,)
+    assert saved[3].retired == (decided[2].checkpoint,)
+    for note in saved:
+        assert 0 < note.blocked <= note.seconds + 1
+        assert note.nbytes > 0
+
+
+def test_the_decision_is_written_with_its_row(tmp_path):
+    """Between the row and what was decided about it nothing can be lost: they are one write."""
+    with Checkpointer(tmp_path, POLICY, model=Weights()) as ckpt:
+        for _epoch in ckpt.epochs(1):
+            ckpt.log(val_loss=0.5)
+            assert kinds(journal(tmp_path))[:3] == ["began", "epoch", "decided"]
+
+
+def test_the_age_of_a_value_is_noted(tmp_path):
+    """A value that says when it was measured is noted with its age in steps."""
+    with Checkpointer(tmp_path, CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for _ in range(7):
+            ckpt.log_step()
+        ckpt.log(val_loss=Measured(0.5, step=4))
+    (check,) = only(journal(tmp_path), "decided")[0].checks
+    assert (check.value, check.judged, check.age, check.eligible) == (0.5, None, 3, False)
+    assert "stale" in check.reason
+
+
+def test_resuming_and_going_back_are_noted(tmp_path):
+    """A new process says what it continues; going back within one, too; who only looks leaves no note."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    train(tmp_path, [0.5, 0.3], policy)
+    first = journal(tmp_path)
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        ckpt.resume()
+        ckpt.restore("best")
+    assert journal(tmp_path) == first
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        epochs = ckpt.epochs(4)
+        next(epochs)
+        ckpt.log(val_loss=0.6)
+        next(epochs)
+        ckpt.restore(1)
+        ckpt.log(val_loss=0.1, epoch=1)
+        epochs.close()
+    entries = journal(tmp_path)
+    names = {found.sequence: found.name for found in keepbest.open_run(tmp_path).checkpoints()}
+    assert [note.checkpoint for note in only(entries, "back")] == [names[1]]
+    assert [entry.epoch for entry in entries if isinstance(entry, Row)] == [0, 1]
+    train(tmp_path, [0.5, 0.1, 0.3], policy)
+    assert [note.checkpoint for note in only(journal(tmp_path), "began")][-1] == names[4]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_failed_save_is_noted(tmp_path, mode):
+    """A save that failed has a note that says why, behind the row that it was for."""
+    folder = tmp_path / "checkpoints"
+    with Checkpointer(tmp_path, CheckpointPolicy(), mode=mode, model=Weights()) as ckpt:
+        ckpt.log(loss=3.0)
+        ckpt.wait()
+        folder.rename(tmp_path / "aside")
+        folder.write_text("a file where a folder must be")
+        with pytest.raises(SaveFailedError):
+            ckpt.log(loss=2.0)
+            ckpt.wait()
+        folder.unlink()
+        (tmp_path / "aside").rename(folder)
+        ckpt.log(loss=1.0)
+    entries = journal(tmp_path)
+    (failed,) = only(entries, "failed")
+    assert failed.checkpoint == only(entries, "decided")[1].checkpoint
+    assert "Error: " in failed.error
+    assert kinds(entries).index("failed") > kinds(entries).index("saved")
+    assert [note.epoch for note in only(entries, "saved")] == [0, 2]
+
+
+def test_saves_between_epochs_are_noted_where_they_were_due(tmp_path):
+    """Of steps, only those at which a checkpoint was saved have a decision, behind the row of that step."""
+    policy = CheckpointPolicy(every_n_steps=2, every_n_epochs=None, at_end=False)
+    with Checkpointer(tmp_path, policy, mode="sync", model=Weights()) as ckpt:
+        for number in range(4):
+            ckpt.log_step(loss=float(number))
+    entries = [entry for entry in journal(tmp_path) if entry.kind in ("step", "decided")]
+    assert [(entry.kind, entry.step) for entry in entries] == [
+        ("step", 1),
+        ("step", 2),
+        ("decided", 2),
+        ("step", 3),
+        ("step", 4),
+        ("decided", 4),
+    ]
+
+
+def test_how_it_ended_is_noted(tmp_path):
+    """Complete, broken off by an exception, closed by a loop of one's own: the last note says which."""
+    train(tmp_path / "whole", [0.5, 0.4])
+    assert journal(tmp_path / "whole")[-1].cause == "complete"
+    with pytest.raises(ZeroDivisionError), Checkpointer(tmp_path / "broken", model=Weights()) as ckpt:
+        ckpt.log(loss=1.0)
+        1 / 0  # noqa: B018
+    ended = journal(tmp_path / "broken")[-1]
+    assert (ended.cause, ended.error) == ("exception", "ZeroDivisionError")
+    with Checkpointer(tmp_path / "own", model=Weights()) as ckpt:
+        ckpt.log(loss=1.0)
+    assert journal(tmp_path / "own")[-1].cause == "closed"
+
+
+def test_a_signal_is_noted(tmp_path):
+    """A training that SIGTERM ended says so."""
+    program = """
+import os, signal, sys
+from keepbest import Checkpointer
+class Nothing:
+    def state_dict(self): return {}
+    def load_state_dict(self, state): pass
+with Checkpointer(sys.argv[1], model=Nothing()) as ckpt:
+    for epoch in ckpt.epochs(3):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        ckpt.log(loss=1.0)
+"""
+    assert subprocess.run([sys.executable, "-c", program, tmp_path], check=False).returncode == 143
+    entries = journal(tmp_path)
+    assert (entries[-1].kind, entries[-1].cause, entries[-1].epoch) == ("ended", "signal", 1)
+    assert len(only(entries, "ended")) == 1
