@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import click
 
-from ..core import foreign, foreign_folder, foreign_h5
-from ..errors import CheckpointNotFoundError, ObjectExistsError
-from ..storage.checkpoint import Checkpoint
-from ..storage.foreign import Placed, place
-from ..storage.printable import printable
-from ..storage.run import Run, open_run
-from . import converting, machine, screen, words
+from . import machine
 from .options import run_verb
-
-
-class PlacedJson(TypedDict):
-    """A file that was written."""
-
-    path: str
-    """Absolute."""
-    bytes: int
-
-
-class ConvertJson(TypedDict):
-    """What `keepbest convert --json` prints, as keepbest.convert/1."""
-
-    run: str
-    checkpoint: str
-    sequence: int
-    step: int
-    epoch: int | None
-    """From 0."""
-    complete: bool
-    """false: weights only."""
-    format: str
-    """Of what was converted: "a PyTorch file"; or what it became: "pth", "weights.h5", "hf"."""
-    objects: dict[str, int]
-    """The checkpoint's objects that were converted, and how many tensors each has in its file."""
-    left_out: list[str]
-    """Sentences about what was not taken over, and why."""
-    files: list[PlacedJson]
-    """What was written out of a run; empty where one was written into."""
-
 
 _INTO = {"append": "--append", "epoch": "--epoch", "step": "--step"}
 _OUT = {"which": "--checkpoint", "to": "--to", "force": "--force", "shard": "--max-shard-size", "model": "--model"}
 """What goes with one direction only."""
-_SHARD = "5GB"
-_DEFAULT_NAME = "model"
 
 
 def _identifier(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
@@ -81,7 +42,7 @@ def _identifier(ctx: click.Context, param: click.Parameter, name: str | None) ->
     "--max-shard-size",
     "shard",
     metavar="SIZE",
-    help=f"Out of a run, to a folder: the largest file. [default: {_SHARD}]",
+    help="Out of a run, to a folder: the largest file. [default: 5GB]",
 )
 @click.option(
     "--model",
@@ -107,148 +68,23 @@ def convert(
     becomes TARGET: .pth or .pt, .weights.h5, or a folder (with a / at its end). Nothing that is in a file of others is
     run: what only running it could tell is refused.
     """
+    from . import conversion, converting  # noqa: PLC0415 - help needs nothing of it
+
     source = converting.source_of(url)
     wrong = [say for key, say in (_INTO if source is None else _OUT).items() if settings[key] is not None]
     if wrong:
         way = "out of a run; it goes" if source is None else "into a run; it goes"
         raise click.UsageError(f"this converts {way} without {', '.join(wrong)}.", ctx)
     if source is None:
-        done = _out(url, storage_options, target, settings)
+        done = conversion.out(url, storage_options, target, settings)
     else:
-        done = _into(source, target, storage_options, settings)
+        done = conversion.into(source, target, storage_options, settings)
     if as_json:
         machine.emit("convert/1", done)
     else:
-        _show(done)
+        conversion.show(done)
 
 
 for _parameter in convert.params:
     if _parameter.name == "url":
         _parameter.metavar = "SOURCE"
-
-
-def _into(
-    source: converting.Source, target: str, storage_options: Mapping[str, Any], settings: Mapping[str, Any]
-) -> ConvertJson:
-    converting.check_run(target)
-    try:
-        writer = foreign.open_target(target, storage_options, append=bool(settings["append"]))
-    except ObjectExistsError as error:
-        raise click.ClickException(
-            f"{printable(str(error.location))} holds something already, so nothing was converted. Give another URL; "
-            "or, if it is a run, say --append."
-        ) from error
-    with converting.read(source, settings["name"] or _DEFAULT_NAME) as found:
-        position = found.position
-        if settings["epoch"] is not None:
-            position = replace(position, next_epoch=settings["epoch"])
-        if settings["step"] is not None:
-            position = replace(position, step=settings["step"])
-        done = foreign.write(writer, replace(found, position=position))
-    return _to_json(done.run, done.checkpoint, found.format, done.objects, left_out=found.left_out)
-
-
-def _out(url: str, storage_options: Mapping[str, Any], target: str, settings: Mapping[str, Any]) -> ConvertJson:
-    kind, path = converting.kind_of(target, settings["to"])
-    for key, only in (("shard", "hf"), ("model", "weights.h5")):
-        if settings[key] is not None and kind != only:
-            raise click.UsageError(f"{_OUT[key]} goes with {'a folder' if only == 'hf' else 'a .weights.h5 file'}.")
-    run = open_run(url, storage_options=storage_options)
-    checkpoint = _checkpoint(run, settings["which"])
-    name = _object(checkpoint, settings["name"])
-    force = bool(settings["force"])
-    taken = foreign_folder.weights_in(path) if kind == "hf" else [path] if path.exists() else []
-    if taken and not force:
-        raise click.ClickException(f"{printable(str(taken[0]))} exists already. To replace it, say --force.")
-    if kind == "hf":
-        shard = settings["shard"] or _SHARD
-        files = place(path, lambda folder: foreign_folder.write(folder, run, checkpoint, name, shard), overwrite=force)
-        for stale in {str(file.absolute()) for file in taken} - {file.path for file in files}:
-            Path(stale).unlink()
-    else:
-        write = _writer(kind, checkpoint, name, settings["model"])
-        files = place(path.parent, lambda folder: write(folder / path.name), overwrite=force)
-    file = checkpoint.state().objects[name].file
-    tensors = {} if file is None else checkpoint.manifest().artifacts[file].tensors or {}
-    return _to_json(run.url, checkpoint, kind, {name: len(tensors)}, files=files)
-
-
-def _writer(kind: str, checkpoint: Checkpoint, name: str, model: Path | None) -> Callable[[Path], None]:
-    if kind == "pth":
-        write = converting.imported("adapters.torch.foreign", "write_pth")
-        return lambda path: write(path, checkpoint, name)
-    if model is not None:
-        write = converting.imported("adapters.keras.foreign", "write_weights")
-        return lambda path: write(path, checkpoint, name, model)
-    arrays = checkpoint.load(name)
-    if not foreign_h5.can_write(arrays):
-        raise click.ClickException(
-            "where in a .weights.h5 each weight goes, only the model knows. Give it with --model, as a .keras file or "
-            "as the .json of model.to_json(); or write .pth, or a folder."
-        )
-    if name == _DEFAULT_NAME and "optimizer" in checkpoint.objects():  # Keras loads both, or neither
-        optimizer = checkpoint.load("optimizer")
-        arrays |= optimizer if isinstance(optimizer, dict) and foreign_h5.can_write(optimizer) else {}
-    return lambda path: foreign_h5.write_h5(path, arrays)
-
-
-def _checkpoint(run: Run, which: str | None) -> Checkpoint:
-    if which is not None:
-        return run.get(which)
-    try:
-        return run.best
-    except CheckpointNotFoundError:
-        return run.latest
-
-
-def _object(checkpoint: Checkpoint, name: str | None) -> str:
-    """Return the object that was asked for, or the only one that holds weights."""
-    records = checkpoint.state().objects
-    if name is not None and name in records:
-        return name
-    weights = [each for each, record in records.items() if record.role == "weights"]
-    if name is None and len(weights) == 1:
-        return weights[0]
-    held = printable(", ".join(records)) or "none"
-    raise click.ClickException(
-        f"checkpoint {printable(checkpoint.name)} has "
-        f"{'no object ' + printable(repr(name)) if name else f'{len(weights)} objects that hold weights'}. "
-        f"Say --name; it has {held}."
-    )
-
-
-def _to_json(  # noqa: PLR0913 - what is told of a conversion
-    run: str,
-    checkpoint: Checkpoint,
-    kind: str,
-    objects: Mapping[str, int],
-    *,
-    left_out: tuple[str, ...] = (),
-    files: tuple[Placed, ...] = (),
-) -> ConvertJson:
-    return ConvertJson(
-        run=run,
-        checkpoint=checkpoint.name,
-        sequence=checkpoint.sequence,
-        step=checkpoint.step,
-        epoch=checkpoint.epoch,
-        complete=checkpoint.complete,
-        format=kind,
-        objects=dict(objects),
-        left_out=list(left_out),
-        files=[PlacedJson(path=file.path, bytes=file.nbytes) for file in files],
-    )
-
-
-def _show(done: ConvertJson) -> None:
-    if done["files"]:
-        screen.line(f"Converted {done['checkpoint']} of {done['run']}:")
-        for file in done["files"]:
-            screen.line(f"  {file['path']} ({words.size(file['bytes'])})")
-        return
-    what = "complete" if done["complete"] else "weights only"
-    screen.line(f"Converted {done['format']} to {done['checkpoint']} of {done['run']} ({what}):")
-    for name, tensors in done["objects"].items():
-        screen.line(f"  {name}: {words.count(tensors, 'tensor')}")
-    for sentence in done["left_out"]:
-        screen.line(sentence)

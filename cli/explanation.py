@@ -28,9 +28,11 @@ _INDENT = "  "
 class Explanation:
     """A run, and the epochs of it that were asked for."""
 
+    url: str
+    """Of the run, as it was typed."""
     account: Account
     epochs: Sequence[Epoch]
-    """None: the story of the run is asked for."""
+    """Empty: the story of the run is asked for."""
     damaged: int
     """Manifests that cannot be read."""
     now: float
@@ -156,6 +158,7 @@ def read(
     account = Account(run.url, entries, listing.checkpoints)
     wanted = [number - 1 for number in numbers] + [_epoch_of(run, which) for which in checkpoints]
     return Explanation(
+        url=url,
         account=account,
         epochs=[_epoch(account, number) for number in dict.fromkeys(wanted)],
         damaged=len(listing.damaged),
@@ -195,7 +198,7 @@ def show(found: Explanation) -> None:
             for line in _wrapped(sentence):
                 screen.line(line)
     if found.damaged:
-        screen.line(f"{found.damaged} of its manifests cannot be read; see: keepbest verify {account.url}", "red")
+        screen.line(f"{found.damaged} of its manifests cannot be read; see: keepbest verify {found.url}", "red")
 
 
 def _wrapped(sentence: str) -> list[str]:

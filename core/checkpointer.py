@@ -417,7 +417,10 @@ class Checkpointer:
         try:
             self.run.gc()
         except StorageError as error:
-            warn_caller(f"what a process before may have left half-written could not be cleared away: {error}")
+            warn_caller(
+                f"what a process before may have left half-written could not be cleared away: {error} "
+                "Training goes on; `keepbest gc` deletes it."
+            )
 
     def _go_back(self) -> None:
         """Training goes on from the checkpoint that was restored last."""

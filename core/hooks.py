@@ -16,8 +16,8 @@ class Hook(Protocol):
     """Takes each entry of the journal, in its order, in the thread that trains: training waits for it.
 
     An entry is a `Row` (what was logged) or a note (what was decided, what became of saves, begin and end), all of them
-    frozen. If the hook has a `close`, it is called once, when the Checkpointer closes. What a hook raises is a warning;
-    it is not called again, and training goes on.
+    frozen. If the hook has a `close`, it is called once, when the Checkpointer closes or the hook has failed. What a
+    hook raises is a warning; it is not called again, and training goes on.
     """
 
     def __call__(self, entry: Row | Note, /) -> None:
@@ -45,13 +45,7 @@ class Hooks:
         """Close the hooks that can be."""
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
-            close = getattr(hook, "close", None)
-            if close is None:
-                continue
-            try:
-                close()
-            except Exception as error:  # noqa: BLE001 - a hook must not end training
-                warn_caller(f"the hook {_name(hook)} could not be closed: {error!r}")
+            _close(hook)
 
     def _call(self, hook: Hook, entry: Row | Note) -> None:
         try:
@@ -59,6 +53,20 @@ class Hooks:
         except Exception as error:  # noqa: BLE001 - a hook must not end training
             self._hooks.remove(hook)
             warn_caller(f"the hook {_name(hook)} failed and is not called again; training goes on: {error!r}")
+            _close(hook)
+
+
+def _close(hook: Hook) -> None:
+    close = getattr(hook, "close", None)
+    if close is None:
+        return
+    try:
+        close()
+    except Exception as error:  # noqa: BLE001 - as above
+        warn_caller(
+            f"the hook {_name(hook)} could not be closed: {error!r}. The run is whole; what the hook had not sent yet "
+            "may be missing there."
+        )
 
 
 def _name(hook: Hook) -> str:

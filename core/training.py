@@ -67,6 +67,7 @@ class Training:
         values = scalars(metrics, self._reductions)
         self._drain_steps()
         verdicts = _judged(self.monitors, metrics, epoch=closed, step=position.step)
+        self.notes.begin(self.position)
         self.position = position
         self._current = (position, values, lambda: tuple(verdict.score for verdict in verdicts))
         self._record(Row(kind="epoch", epoch=closed, step=position.step, time=time.time(), metrics=values))
@@ -77,6 +78,7 @@ class Training:
         """Record the metrics of a step; scalars on a device stay there until `flush`."""
         position = self.position.after_step(step)
         self._steps.add(metrics, epoch=position.next_epoch, step=position.step, time=time.time())
+        self.notes.begin(self.position)
         self.position = position
 
     def flush(self) -> None:
@@ -173,7 +175,6 @@ class Training:
             self._record(row)
 
     def _record(self, row: Row) -> None:
-        self.notes.begin(self.position)
         self.history.append(row)
         self._unwritten.append(row)
 

@@ -44,7 +44,10 @@ def filesystem(url: str, options: Mapping[str, Any]) -> Any:
     try:
         return GCSFileSystem(**asked)
     except TypeError as error:
-        raise ConfigError(f"storage_options do not fit gcsfs: {text_of(error, Secrets('', options).hide)}.") from None
+        raise ConfigError(
+            f"storage_options do not fit gcsfs: {text_of(error, Secrets('', options).hide)}. Correct that one, "
+            "or leave it out; docs/buckets.md says what there is."
+        ) from None
     except (GoogleAuthError, ValueError, LookupError, OSError) as error:  # it looks for credentials, and may ask Google
         what = "no valid credentials were found, or they could not be read or renewed"
         raise CredentialsError(url, f"{what} ({type(error).__name__}).") from None

@@ -146,7 +146,8 @@ class Manifest(_Record):
     time: Moment
     """Seconds since 1970, by the writer's clock. For people: nothing is decided by it."""
     reasons: tuple[str, ...]
-    """Why it was saved: "improvement", "epoch", "step", "time", "end", "signal", "exception", "request"."""
+    """Why it was saved: "improvement", "epoch", "step", "time", "end", "signal", "exception", "request", or
+    "converted": another program had saved it."""
     complete: bool
     """True: training can continue from it. False: weights only."""
     metrics: dict[str, JsonFloat]

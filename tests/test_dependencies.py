@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS = ("core", "adapters", "storage", "cli")
-FOR_DEVELOPERS = {"test", "bench", "peers", "all"}
+FOR_DEVELOPERS = {"test", "docs", "bench", "peers", "all"}
 """Extras that nothing of what is shipped imports, or that are made of others."""
 EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - FOR_DEVELOPERS)
 
@@ -28,11 +28,15 @@ MODULES = {
     "google.oauth2": "google-auth",
     "google_crc32c": "google-crc32c",
     "ml_dtypes": "ml-dtypes",
+    "mlflow": "mlflow-skinny",
     "yaml": "pyyaml",
 }
 """Module → who distributes it, where the names differ."""
 
 UNDECLARED = {
+    "markupsafe": "jinja2 demands it, and hands its class out",
+    "pandas": "only for who asks for a table of it, and an error says what to install",
+    "polars": "likewise",
     "ml-dtypes": "only for dtypes that NumPy does not have, and an error says what to install",
     "pydantic-core": "pydantic demands the very version that it works with",
 }
@@ -43,12 +47,13 @@ STAND_INS = {"tensorflow": "tensorflow-cpu"}
 
 PERMISSIVE = {
     "0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC", "LLVM-exception",
-    "MIT", "MIT-0", "PSF-2.0", "Unlicense", "Zlib",
+    "MIT", "MIT-0", "MIT-CMU", "PSF-2.0", "Unlicense", "Zlib",
 }  # fmt: skip
 """Licences of which a distributor owes a notice at most. `BSD` stands where the metadata say no more."""
 
 EXCEPTIONS = {
     "certifi": ("MPL-2.0", "certificates, used as they are; what one changes of its files stays under the MPL"),
+    "tqdm": ("MPL-2.0 AND MIT", "a progress bar that huggingface_hub shows, used as it is; see certifi"),
     "namex": (None, "its metadata say nothing; the licence file beside them is the Apache License 2.0"),
 }
 """Distribution → the licence that it has and is not among the permissive ones, and why it may stay."""

@@ -14,6 +14,8 @@ from .tensors import Array, dtype_of
 _COUNTER = re.compile(r"_\d+(?=[/_~]|$)")
 """What Keras appends to the names it gives: the second Dense of a process is dense_1, wherever it is used."""
 
+_NAMELESS = "variable"
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -58,10 +60,11 @@ def named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
 def pairs(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> list[Pair]:
     """Return what belongs together; what has no counterpart is left out."""
     if here.keys() != stored.keys():
-        ours, theirs = sorted(here, key=_rank), sorted(stored, key=_rank)
-        if [_rank(path)[0] for path in ours] == [_rank(path)[0] for path in theirs]:
-            belonging = dict(zip(ours, theirs, strict=True))
-            return [Pair(belonging[path], stored[belonging[path]], variable) for path, variable in here.items()]
+        for rank in (_rank, _rank_without_scope):
+            ours, theirs = sorted(here, key=rank), sorted(stored, key=rank)
+            if [rank(path)[0] for path in ours] == [rank(path)[0] for path in theirs]:
+                belonging = dict(zip(ours, theirs, strict=True))
+                return [Pair(belonging[path], stored[belonging[path]], variable) for path, variable in here.items()]
     return [Pair(path, stored[path], variable) for path, variable in here.items() if path in stored]
 
 
@@ -78,3 +81,12 @@ def problems(here: Mapping[str, keras.Variable], stored: Mapping[str, Array], *,
 def _rank(path: str) -> tuple[str, list[int]]:
     """Return the path without counters, and the counters: of layers of one kind, the one made first comes first."""
     return _COUNTER.sub("", path), [int(match[1:]) for match in _COUNTER.findall(path)]
+
+
+def _rank_without_scope(path: str) -> tuple[str, list[int]]:
+    """Return the rank; of a variable that was given no name without where it was made.
+
+    Nadam makes one in the optimizer's scope in its first step, and in none when it is built before.
+    """
+    plain, counters = _rank(path)
+    return (_NAMELESS if plain.endswith(f"/{_NAMELESS}") else plain), counters

@@ -86,7 +86,8 @@ def test_a_checkpoint_is_the_same_as_itself(keepbest, url):
 
 
 def test_the_exit_code_says_it_if_asked(keepbest, url):
-    """`--exit-code` is 1 for a difference, 0 for none; without it, showing is success."""
+    """`--exit-code` is 1 for a difference, 0 for none, as the command's help says; without it, showing is success."""
+    assert "(verify found damage, diff --exit-code a difference)" in " ".join(keepbest("--help").out.split())
     assert keepbest("diff", url).code == 0
     assert keepbest("diff", url, "--exit-code").code == 1
     assert keepbest("diff", url, "1", "1", "--exit-code").code == 0
