@@ -27,6 +27,7 @@ from bucket_clients import CLIENTS, KEEPBEST, RAW, Client
 from bucket_cost import Cost, Stopwatch, in_child
 from bucket_servers import SCHEMES, Place, bucket, started
 from bucket_state import GB, MB, State, many_tensors, one_file
+from claim import claim
 from measure import console, verdict
 from rich.table import Table
 
@@ -126,6 +127,7 @@ def timed(  # noqa: PLR0913, PLR0917 - one turn has these facts
 def uploaded(client: Client, watch: Stopwatch, key: str, state: State) -> Cost:
     """Return the cost of an upload."""
     client.prepare(key, state)
+    claim(2 * state.size)
     watch.start()
     client.upload(key, state)
     return watch.stop()
@@ -133,6 +135,7 @@ def uploaded(client: Client, watch: Stopwatch, key: str, state: State) -> Cost:
 
 def downloaded(client: Client, watch: Stopwatch, key: str, state: State) -> Cost:
     """Return the cost of a download, less the memory of the state that was downloaded."""
+    claim(2 * state.size)
     watch.start()
     found = client.download(key, state)
     cost = watch.stop()

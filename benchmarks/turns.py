@@ -13,11 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from claim import claim
+
 Results = dict[str, dict[str, list[float]]]
 """All samples of each case, by the name of what was measured."""
 
 TIMEOUT = 300.0
 """Seconds that a warm-up or a turn may take."""
+
+CLAIMED = 2 << 30
+"""Bytes of memory that the machine has at hand when a turn begins."""
 
 
 class Turns:
@@ -63,6 +68,7 @@ class Turns:
             for name in only:
                 if name not in self.failed:
                     show(f"{what}, turn {number + 1} of {times}: {name}")
+                    claim(CLAIMED)
                     self._workers[name][1].send(what)
                     for measure, samples in (self._hear(name) or {}).items():
                         self.results[name].setdefault(measure, []).extend(samples)

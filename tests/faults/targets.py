@@ -20,6 +20,9 @@ from faults.stranger import Forgery, dumps, honest_run
 import keepbest
 from keepbest import CheckpointPolicy
 from keepbest.cli import machine, words
+from keepbest.cli.account import Account
+from keepbest.cli.explaining import story
+from keepbest.cli.explaining_epoch import explained
 from keepbest.core.position import Position
 from keepbest.core.standing import Standing
 from keepbest.errors import KeepbestError
@@ -27,7 +30,7 @@ from keepbest.storage import layout, statefile
 from keepbest.storage.arrays import converter
 from keepbest.storage.backend import open_backend
 from keepbest.storage.checkpoint import Checkpoint
-from keepbest.storage.journal import read_history
+from keepbest.storage.journal import read_entries, read_history
 from keepbest.storage.listing import read_listing
 from keepbest.storage.manifest import decode, encode, info, seal, unseal
 from keepbest.storage.tensorfile import read as read_tensors
@@ -187,6 +190,52 @@ def _read_journal(data: bytes, _: Path) -> None:
     _ = dict(history), history.epochs, history.steps_log, repr(history)
 
 
+def _notes() -> list[bytes]:
+    place = {"branch": json.loads(_honest().journal)["branch"], "rows": 1}
+    check = {
+        "monitor": "val_loss", "mode": "min", "value": 0.5, "judged": "nan", "age": 1, "best": 0.4, "best_epoch": 0,
+        "wait": 1, "patience": 2, "improved": True, "stop": True, "eligible": True, "gap": -0.1, "overfitting": True,
+        "unmet": ["acc > 1"], "reason": "because",
+    }  # fmt: skip
+    at = {**place, "time": 1.7e9, "epoch": 0, "step": 10}
+    name = "epoch-001_step-000010_0a1b2c"
+    settings = CheckpointPolicy(monitor="val_loss", patience=2).model_dump(mode="json")
+    lines = [
+        {"kind": "began", "checkpoint": name, "policy": settings, "host": "here", "versions": {"keepbest": "0"}},
+        {
+            "kind": "decided",
+            "event": "epoch",
+            "checkpoint": name,
+            "reasons": ["epoch"],
+            "checks": [check],
+            "stop": True,
+        },
+        {"kind": "decided", "event": "step", "checkpoint": None, "reasons": ["step"], "busy": True},
+        {
+            "kind": "saved",
+            "checkpoint": name,
+            "sequence": 1,
+            "nbytes": 9,
+            "blocked": 0.1,
+            "seconds": 1,
+            "retired": [name],
+        },
+        {"kind": "failed", "checkpoint": name, "error": "StorageFullError: full"},
+        {"kind": "back", "checkpoint": name},
+        {"kind": "ended", "cause": "exception", "error": "ValueError"},
+    ]
+    texts = [json.dumps({**at, **line}).encode() for line in lines]
+    return [*texts, b"\n".join([_honest().journal.strip(), *texts])]
+
+
+def _read_notes(data: bytes, _: Path) -> None:
+    entries = read_entries(_put({"metrics.jsonl": data}))
+    account = Account(_URL, entries, [])
+    for sections in (story(account, 1.8e9), *(explained(account, epoch, 1.8e9) for epoch in account.epochs.values())):
+        for section in sections:
+            assert all(isinstance(sentence, str) for sentence in section.sentences)
+
+
 def _names() -> list[bytes]:
     return [
         b"checkpoints/epoch-001_step-000010_0a1b2c/model.safetensors",
@@ -301,6 +350,7 @@ TARGETS = {
     "headers of tensor files": Target(corpus=_headers, read=_read_header, cases=5_000, sample=500),
     "indexes": Target(corpus=_indexes, read=_read_index, cases=10_000, sample=500),
     "journals": Target(corpus=_rows, read=_read_journal, cases=20_000, sample=500),
+    "notes, and what is told of them": Target(corpus=_notes, read=_read_notes, cases=20_000, sample=500),
     "names and keys": Target(corpus=_names, read=_read_name, cases=200_000, sample=500),
     "URLs": Target(corpus=_urls, read=_read_url, cases=5_000, sample=500),
     "storage options": Target(corpus=_options, read=_read_options, cases=5_000, sample=500),
