@@ -18,6 +18,7 @@ from keepbest.errors import KeepbestError
 from keepbest.storage.backend import open_backend
 from keepbest.storage.checkpoint import Checkpoint
 from keepbest.storage.layout import BEST_HINT, BEST_LINK, JOURNAL, commit_key, data_key, segments_prefix
+from keepbest.storage.notes import Began
 from keepbest.storage.run import Run
 
 Finding = tuple[str, str]
@@ -160,6 +161,7 @@ def _go_on(plan: Plan, url: str) -> Iterator[Finding]:
     ckpt, objects = plan.open(url)
     with ckpt:
         position = ckpt.resume()
+        source = None if position is None else ckpt.run.latest.name
         epoch = ckpt.position.next_epoch
         if position is not None and epoch != newest + 1:
             yield "broken", f"resumed at epoch {epoch}, the newest checkpoint is of epoch {newest}"
@@ -174,6 +176,9 @@ def _go_on(plan: Plan, url: str) -> Iterator[Finding]:
     latest = _run(plan, url).latest
     if latest.epoch != epoch:
         yield "lost", f"epoch {epoch} was saved after resuming, the latest is {latest.name}"
+    began = [entry for entry in _run(plan, url).journal() if isinstance(entry, Began)]
+    if not began or began[-1].checkpoint != source:
+        yield "lost", f"that training went on from {source or 'the beginning'} was noted and is gone"
     yield from _exact(plan, latest)
 
 

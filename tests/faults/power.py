@@ -9,6 +9,7 @@ the new one, training resumes and saves again, and `gc` leaves no byte that nobo
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ import safetensors.numpy
 
 from keepbest.errors import KeepbestError
 from keepbest.storage.backend import open_backend
+from keepbest.storage.layout import JOURNAL
 from keepbest.storage.run import Run
 
 from . import recording, replay
@@ -178,6 +180,7 @@ def _published(before: object, after: object, workload: Training | Small, place:
 def _go_on(workload: Training | Small, place: Path) -> Iterator[Harm]:
     """Resume, save once more, collect garbage, and look at all of it again."""
     url = place / workload.run
+    begun = _begun(url)
     try:
         saved = workload.go_on(place)
         for tier in [url, *([place / "mirror"] if workload.mirrored else [])]:
@@ -188,12 +191,27 @@ def _go_on(workload: Training | Small, place: Path) -> Iterator[Harm]:
     listed = yield from _listed(workload, url)
     if saved not in listed:
         yield "lost", f"{saved} was saved after the power came back, and is not listed"
+    if isinstance(workload, Training) and _begun(url) != begun + 1:
+        yield "lost", "the note that training went on is not there: the line before, cut short, has swallowed it"
     for tier in [url, *([place / "mirror"] if workload.mirrored else [])]:
         if left := orphans(tier):
             yield "orphaned", f"after gc: {left}"
     beside = {path.name for path in (place / "out").glob("*")} - {"net.safetensors"}
     if beside:
         yield "orphaned", f"beside what is published: {sorted(beside)}"
+
+
+def _begun(url: Path) -> int:
+    """Return how many processes the journal says to have begun, on whatever branch."""
+    lines = (url / JOURNAL).read_bytes().split(b"\n") if (url / JOURNAL).exists() else []
+    return sum(map(_is_beginning, lines))
+
+
+def _is_beginning(line: bytes) -> bool:
+    try:
+        return bool(json.loads(line)["kind"] == "began")
+    except (ValueError, LookupError, TypeError):  # cut short, or with another behind it
+        return False
 
 
 def orphans(url: Path) -> list[str]:
