@@ -69,6 +69,8 @@ def source_of(given: str) -> Source | None:
     if path.is_dir():
         held = next((name for name in _FOLDERS if (path / name).is_file()), None)
         return None if held is None or (path / _RUN).is_dir() else Source(path=path, reader=_FOLDERS[held])
+    if not path.exists() and path.suffix.lower() in _FILES:
+        raise click.BadParameter(f"there is no file {printable(given)}.", param_hint="SOURCE")
     if not path.is_file():
         return None
     reader = _FILES.get(path.suffix.lower())

@@ -155,12 +155,14 @@ class Saves:
             UnsupportedStateError: something in the state cannot be saved.
         """
         began = time.monotonic()
-        self.wait()
-        self._superseded = ()
-        self._began, self._blocked = began, 0.0
         training = self._training
         name, write_id = name_checkpoint(training.position)
+        # Before anything can fail: what was logged is not lost with a save.
         training.decided(event, reasons, checkpoint=name)
+        self.wait()
+        training.make_up()
+        self._superseded = ()
+        self._began, self._blocked = began, 0.0
         metrics, scores = training.metrics_and_scores()
         self._tracker.started(training.position, time.monotonic(), scores)
         try:

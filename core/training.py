@@ -90,6 +90,11 @@ class Training:
         self._drain_steps()
         self._write()
 
+    def make_up(self) -> None:
+        """Try once more to write rows that could not be written: a checkpoint is about to say that they led to it."""
+        if any(isinstance(entry, Row) for entry in self._unwritten):
+            self._write()
+
     def metrics_and_scores(self) -> tuple[Mapping[str, float], tuple[Score, ...]]:
         """Return what was logged at this very position; a checkpoint taken later must not be ranked by old values."""
         if self._current is not None and self._current[0] == self.position:

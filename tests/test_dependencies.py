@@ -130,12 +130,12 @@ def closure(names):
 
 def licences(metadata):
     """Return what the metadata say of the licence, as an SPDX expression where they can be understood; else None."""
-    if metadata["License-Expression"]:
+    if metadata.get("License-Expression"):
         return metadata["License-Expression"]
     named = [text.rpartition(" :: ")[2] for text in metadata.get_all("Classifier") or () if text.startswith("License")]
     if named:
         return " OR ".join(CLASSIFIERS.get(name, name) for name in named)
-    text = (metadata["License"] or "").strip()
+    text = (metadata.get("License") or "").strip()
     return WORDS.get(text, text) or None
 
 

@@ -52,11 +52,20 @@ with open("me.pem", "wb") as _file:
     _file.write(_key.private_bytes(_as.Encoding.PEM, _as.PrivateFormat.PKCS8, _as.NoEncryption()))
 """
 
+_OLD = """
+import os
+import torch
+
+os.makedirs("old", exist_ok=True)
+torch.save({"state_dict": {"weight": torch.zeros(2, 2)}, "epoch": 3, "global_step": 30}, "old/last.ckpt")
+"""
+
 PRELUDES = {
     "README.md": {
         "with Checkpointer": _TORCH,
         "s3://my-bucket": _IN_A_BUCKET,
         "model.fit": _KERAS,
         "keepbest sign": _KEY,
+        "keepbest convert old": _OLD,
     },
 }
