@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from .position import Position
 from .saver import name_checkpoint
 from .state import source_of
 from .tensor import TensorSource
+from .tensor_names import TensorNames
 from .versions import versions
 
 REASON = "converted"
@@ -167,40 +168,24 @@ def _training(position: Position) -> dict[str, Json]:
 
 def _draft(key: str, part: Part, location: str) -> tuple[ObjectRecord, TensorDraft | None]:
     """Return the object's record, and its tensor file if it has tensors; tied ones are stored once."""
-    sources: dict[str, TensorSource] = {}
-    ties: dict[Hashable, str] = {}
-    metadata = dict(part.metadata)
+    names = TensorNames(part.metadata)
 
     def tensor(path: str, leaf: Any) -> tuple[str, Json] | None:
         found = (leaf.tag, leaf.source) if isinstance(leaf, Lazy) else source_of(path, leaf)
         if found is None:
             return None
         tag, source = found
-        wanted = check_name(location, path[len(key) + 1 :] or "value")
-        if source.identity is not None and source.identity in ties:
-            stored = metadata[wanted] = ties[source.identity]
-        else:
-            stored = _unused(wanted, sources)
-            sources[stored] = source
-            if source.identity is not None:
-                ties[source.identity] = stored
+        stored = names.enter(check_name(location, path[len(key) + 1 :] or "value"), source)
         return tag, statefile.reference(stored, source.logical)
 
     try:
         state = typedjson.encode(part.value, key, tensor)
     except UnsupportedStateError as error:
         raise ForeignFileError(location, f"of what it holds, {error}") from error
+    sources = names.sources
     if not sources:
         return ObjectRecord(role=part.role, file=None, state=state), None
     specs = [TensorSpec(name=name, dtype=source.dtype, shape=source.shape) for name, source in sources.items()]
-    plan, file = tensorfile.plan(specs, metadata), key + TENSOR_SUFFIX
+    plan, file = tensorfile.plan(specs, names.metadata), key + TENSOR_SUFFIX
     draft = TensorDraft(file=file, plan=plan, data=LiveTensors(plan, sources))
     return ObjectRecord(role=part.role, file=file, state=state), draft
-
-
-def _unused(wanted: str, taken: Mapping[str, TensorSource]) -> str:
-    stored, number = wanted, 1
-    while stored in taken or stored == "__metadata__":
-        number += 1
-        stored = f"{wanted}~{number}"
-    return stored

@@ -7,7 +7,7 @@ set, so that whoever holds on to them has what was restored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +20,7 @@ from ..storage.typedjson import Json
 from . import containers
 from .registry import Adapter, adapter_of
 from .tensor import TensorSource, numpy_source
+from .tensor_names import TensorNames
 
 
 @runtime_checkable
@@ -110,9 +111,7 @@ def capture_value(
     Raises:
         UnsupportedStateError: something in it is neither a tensor nor plain data; names its path from `name`.
     """
-    sources: dict[str, TensorSource] = {}
-    ties: dict[Hashable, str] = {}
-    metadata = dict(adapter.TENSOR_FILE_METADATA) if adapter is not None else {}
+    names = TensorNames(adapter.TENSOR_FILE_METADATA if adapter is not None else {})
     leaves: list[Leaf] = []
 
     def tensor(path: str, leaf: Any) -> tuple[str, Json] | None:
@@ -120,14 +119,7 @@ def capture_value(
         if found is None:
             return None
         tag, source = found
-        wanted = path[len(name) + 1 :] or "value"
-        if source.identity is not None and source.identity in ties:
-            stored = metadata[wanted] = ties[source.identity]
-        else:
-            stored = _unused(wanted, sources)
-            sources[stored] = source
-            if source.identity is not None:
-                ties[source.identity] = stored
+        stored = names.enter(path[len(name) + 1 :] or "value", source)
         leaves.append(Leaf(path=path, tag=tag, stored=stored, facts=source.facts, value=leaf, source=source))
         return tag, None  # how it is referred to is known when the state is written
 
@@ -136,8 +128,8 @@ def capture_value(
         name=name,
         role=role,
         state=reencode(name, value, leaves),
-        sources=sources,
-        metadata=metadata,
+        sources=names.sources,
+        metadata=names.metadata,
     )
     return captured, leaves
 
@@ -218,12 +210,3 @@ def source_of(path: str, leaf: Any) -> tuple[str, TensorSource] | None:
     adapter = adapter_of(leaf)
     source = adapter.tensor(leaf, path) if adapter is not None else None
     return None if adapter is None or source is None else (adapter.NAME, source)
-
-
-def _unused(wanted: str, taken: dict[str, TensorSource]) -> str:
-    """Return `wanted`, or where a nested key spells the same name, the first of "name~2", "name~3", … that is free."""
-    stored, number = wanted, 1
-    while stored in taken or stored == "__metadata__":
-        number += 1
-        stored = f"{wanted}~{number}"
-    return stored
