@@ -68,7 +68,7 @@ $(PEERS): $(READY)
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[bench,peers]"
 	@touch $(PEERS)
 
-bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (some twenty minutes)
+bench: $(PEERS)   ## compare with torch.save, safetensors, DCP, Orbax, Lightning and Keras, side by side (twenty minutes to an hour)
 	@$(BIN)/python benchmarks/run.py
 
 bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
@@ -77,7 +77,7 @@ bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
 bench-bucket: $(READY)   ## the same for buckets, with s3fs, boto3, obstore, torch.save, DCP and gcsfs (some ten minutes)
 	@$(BIN)/python benchmarks/buckets.py
 
-faults: $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (some fifteen minutes)
+faults: $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (half an hour on two cores)
 	@$(BIN)/python tests/faults/run.py
 
 docs: $(READY)   ## the pages as a site, in build/docs

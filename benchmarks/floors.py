@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import mmap
 import os
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 from models import Training
 from savers import Saver
 from typing_extensions import override
+
+from keepbest.storage.pages import pages
 
 CHUNK = 8 << 20
 BLOCK = 4096
@@ -23,7 +24,7 @@ class Floor(Saver):
     def __init__(self, training: Training, folder: Path) -> None:
         super().__init__(training, folder)
         self._size = -(-training.nbytes // BLOCK) * BLOCK
-        self._bytes = mmap.mmap(-1, self._size)
+        self._bytes = pages(self._size)
         np.frombuffer(self._bytes, np.uint8)[:] = np.random.default_rng(0).integers(0, 256, self._size, np.uint8)
 
     def finish(self) -> None:

@@ -35,7 +35,9 @@ def run(folder: Path) -> bool:
     per_call = {name: [total / CALLS for total in runs] for name, runs in seconds.items()}
     medians = report(f"A call that saves nothing, {ROUNDS} × {CALLS:,} calls", per_call, baseline="log of 4 metrics")
     cost = medians["log of 4 metrics"]
-    return verdict("a log that saves nothing costs under 20 µs", held=cost < 20e-6, figure=human(cost))
+    # It was 20 µs while a log wrote only its row; what was decided, and why, is written with it now, and takes 3 times
+    # as long. The rest is for slow machines.
+    return verdict("a log that saves nothing costs under 200 µs", held=cost < 200e-6, figure=human(cost))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from claim import claim
+from claim import Claim
 
 Results = dict[str, dict[str, list[float]]]
 """All samples of each case, by the name of what was measured."""
@@ -64,13 +64,15 @@ class Turns:
 
     def take(self, what: str, *, times: int, only: Iterable[str]) -> None:
         """Call a method of some cases in turn, so many times, and keep their samples; one that fails is left out."""
+        memory = Claim(CLAIMED)
         for number in range(times):
             for name in only:
                 if name not in self.failed:
                     show(f"{what}, turn {number + 1} of {times}: {name}")
-                    claim(CLAIMED)
-                    self._workers[name][1].send(what)
-                    for measure, samples in (self._hear(name) or {}).items():
+                    with memory.lent():
+                        self._workers[name][1].send(what)
+                        found = self._hear(name) or {}
+                    for measure, samples in found.items():
                         self.results[name].setdefault(measure, []).extend(samples)
 
     def _hear(self, name: str) -> Any:

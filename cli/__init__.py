@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
+
+_COLLECT_AFTER = 200_000
+"""New objects before the process looks for cycles among them: a listing makes as many, and all of them stay. To look
+after each 700 took a sixth of the time of `keepbest ls` of 10,000 checkpoints."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"Error: the keepbest command needs {error.name}. {install('cli')}\n")
         return 2
+    if arguments is None:
+        gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     return run(arguments)
 
 

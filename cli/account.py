@@ -5,8 +5,10 @@ Everything is as it stood on the way to the row logged last: what a training lef
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,10 +20,10 @@ from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple
 from ..errors import KeepbestError
 from ..storage.history import Row
 from ..storage.jsonfloat import float_to_json
-from ..storage.manifest import CheckpointInfo, with_todays_scores
+from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
 from ..storage.run import newest_complete
-from .marks import marks
+from .marks import agree, marks
 
 WINDOW = 5
 """Checks within which overfitting is looked for where no note says; the monitor's own default."""
@@ -45,6 +47,11 @@ class Epoch:
     """Other saves, due within it or after it."""
     ended: Ended | None = None
     """The process ended with it."""
+
+    @property
+    def notes(self) -> list[Decided]:
+        """All that was decided about it, that of its end first."""
+        return [note for note in (self.decided, *self.saves) if note is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +94,8 @@ class Overfitting:
     """Epoch → how much worse validation was than training."""
     noted: bool
     """The monitor said so; False: found now, in the history."""
-
-    @property
-    def since(self) -> int | None:
-        """The first of the epochs in a row, up to the last one, that overfitted; None: the last one did not."""
-        if not self.seen or self.seen[-1] != self.last:
-            return None
-        looked = sorted(self.gaps)
-        first = self.seen[-1]
-        for epoch in reversed(looked[: looked.index(first)] if first in looked else []):
-            if epoch not in self.seen:
-                break
-            first = epoch
-        return first
+    since: int | None
+    """The first of the epochs in a row, up to the last one, that overfitted; None: the last one did not."""
 
 
 class Account:
@@ -134,7 +130,7 @@ class Account:
 
     @property
     def has_notes(self) -> bool:
-        """A keepbest that kept no notes wrote the whole of it."""
+        """False: a keepbest that kept no notes wrote the whole of it, or it has no journal."""
         return any(not isinstance(entry, Row) for entry in self.entries)
 
     @property
@@ -153,13 +149,24 @@ class Account:
         return next((epoch.decided for epoch in reversed(self.epochs.values()) if epoch.decided is not None), None)
 
     @cached_property
+    def decided_in(self) -> dict[str, int]:
+        """Checkpoint → the epoch at whose end it was decided to save it."""
+        decided = (epoch.decided for epoch in self.epochs.values() if epoch.decided is not None)
+        return {note.checkpoint: note.epoch for note in decided if note.checkpoint and note.epoch is not None}
+
+    def epoch_of(self, checkpoint: CheckpointInfo) -> Epoch | None:
+        """Return the epoch of a checkpoint; None: training left the way it lies on, or nothing tells of it."""
+        found = None if checkpoint.epoch is None else self.epochs.get(checkpoint.epoch)
+        return found if found is not None and _tells_of(found, checkpoint) else None
+
+    @cached_property
     def monitors(self) -> dict[str, Mode]:
         """Metric → the direction in which it improves, the primary one first."""
         decided = self.last_decided
         found: dict[str, Mode] = {check.monitor: check.mode for check in (decided.checks if decided else ())}
         if not found and self.policy is not None:
             found = {monitor.key: monitor.mode for monitor in self.policy.monitors()}
-        for score in self.checkpoints[-1].scores if self.checkpoints else ():
+        for score in todays_scores(self.checkpoints):
             found.setdefault(score.monitor, score.mode)
         return found
 
@@ -180,10 +187,10 @@ class Account:
         """Return the epochs that looked better than the best checkpoint, in order; not those that were no number."""
         if best.checkpoint is None or best.value is None:
             return []
-        sign, found = (1.0 if best.mode == "min" else -1.0), []
+        sign, found, own = (1.0 if best.mode == "min" else -1.0), [], self.epoch_of(best.checkpoint)
         smoothed = best.checkpoint.metrics.get(best.monitor) != best.value
         for epoch, value, check in self._values(best.monitor):
-            if epoch.number == best.checkpoint.epoch or (check is None and smoothed):
+            if epoch is own or (check is None and smoothed):
                 continue  # logged and smoothed values cannot be compared
             if math.isfinite(value) and sign * value < sign * best.value:
                 found.append(Better(epoch=epoch, monitor=best.monitor, value=value, check=check))
@@ -208,13 +215,15 @@ class Account:
             seen = tuple(number for number, check in noted.items() if check.overfitting)
         else:
             gaps, seen = self._watched(monitor, partner, mode)
+        last = max(gaps, default=None)
         return Overfitting(
             monitor=monitor,
             partner=partner,
             seen=seen,
-            last=max(gaps, default=None),
+            last=last,
             gaps=gaps,
             noted=bool(noted),
+            since=_since(gaps, set(seen)) if seen and seen[-1] == last else None,
         )
 
     def kept_as(self, checkpoint: CheckpointInfo) -> list[str]:
@@ -302,6 +311,19 @@ def checks(epoch: Epoch, monitor: str) -> Iterator[Check]:
     """Yield what a monitor made of an epoch, if a note says."""
     if epoch.decided is not None:
         yield from (check for check in epoch.decided.checks if check.monitor == monitor)
+
+
+def _tells_of(epoch: Epoch, checkpoint: CheckpointInfo) -> bool:
+    """Return whether a checkpoint is of this epoch: by the notes, else by what was logged with both."""
+    if epoch.notes:
+        return checkpoint.name.removesuffix("-weights") in {note.checkpoint for note in epoch.notes}
+    return epoch.row is None or agree(checkpoint.metrics, epoch.row.metrics)
+
+
+def _since(looked: Iterable[int], seen: AbstractSet[int]) -> int | None:
+    """Return the first of the epochs in a row, up to the last that was looked at, that are among those seen."""
+    row = itertools.takewhile(seen.__contains__, sorted(looked, reverse=True))
+    return min(row, default=None)
 
 
 def _policy(settings: Mapping[str, Any]) -> CheckpointPolicy | None:

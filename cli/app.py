@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,9 +117,10 @@ def keepbest() -> None:
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command line and return the exit code; see `main`."""
     _never_fail_to_print()
+    found = _Answer()
     try:
         with _warnings_as_sentences():
-            code = keepbest.main(arguments, prog_name="keepbest", standalone_mode=False)
+            code = keepbest.main(arguments, prog_name="keepbest", standalone_mode=False, obj=found)
             sys.stdout.flush()
     except click.exceptions.Abort:
         return INTERRUPTED
@@ -127,16 +129,27 @@ def run(arguments: Sequence[str] | None) -> int:
         return ERROR
     except SystemExit as leaving:
         # click's and rich's answer to a reader that went away (`keepbest ls … | head -1`), which is no "no".
-        return OK if leaving.code == 1 else int(leaving.code or OK)
+        return found.code if leaving.code == 1 else int(leaving.code or OK)
     except BrokenPipeError:
         # What is still buffered has nowhere to go; without this, Python would complain about it when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return found.code
     except Exception:  # noqa: BLE001 - the user sees it whole; Python's own exit code for it would read as "no"
         click.echo(printable_lines(traceback.format_exc()), err=True, nl=False)
         click.echo(f"This is a bug of keepbest {__version__}.", err=True)
         return BUG
     return code if isinstance(code, int) else OK
+
+
+@dataclass(slots=True)
+class _Answer:
+    code: int = OK
+
+
+def answer(code: int) -> int:
+    """Remember, before a verb prints, with which code it will exit, and return it; a reader may go away meanwhile."""
+    click.get_current_context().ensure_object(_Answer).code = code
+    return code
 
 
 def _never_fail_to_print() -> None:

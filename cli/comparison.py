@@ -6,6 +6,7 @@ How tensors are paired and measured is `storage.compare`'s.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -255,7 +256,9 @@ def _apart(old: float | None, new: float | None) -> str:
     if old is None or new is None:
         return ""
     change = new - old
-    return f"{change:+.6g}" if change - change == 0 else ""
+    if isinstance(change, int):
+        return f"{change:+,}"
+    return f"{change:+.6g}" if math.isfinite(change) else ""
 
 
 def _summary(found: Comparison) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import click
 
-from ..core import foreign, foreign_folder, foreign_h5
+from ..core import foreign, foreign_folder, foreign_h5, rng
 from ..errors import CheckpointNotFoundError, ObjectExistsError
 from ..storage.checkpoint import Checkpoint
 from ..storage.foreign import Placed, place
@@ -55,6 +55,10 @@ def into(
 ) -> ConvertJson:
     """Write a checkpoint of others into the run `target`."""
     converting.check_run(target)
+    if settings["name"] == rng.NAME:
+        raise click.BadParameter(
+            f"'{rng.NAME}' is taken by the random number generators. Call it something else.", param_hint="--name"
+        )
     try:
         writer = foreign.open_target(target, storage_options, append=bool(settings["append"]))
     except ObjectExistsError as error:
@@ -93,9 +97,10 @@ def out(url: str, storage_options: Mapping[str, Any], target: str, settings: Map
     else:
         write = _writer(kind, checkpoint, name, settings["model"])
         files = place(path.parent, lambda folder: write(folder / path.name), overwrite=force)
+    left_out = foreign_folder.left_out(checkpoint, name) if kind == "hf" else ()
     file = checkpoint.state().objects[name].file
     tensors = {} if file is None else checkpoint.manifest().artifacts[file].tensors or {}
-    return _to_json(run.url, checkpoint, kind, {name: len(tensors)}, files=files)
+    return _to_json(run.url, checkpoint, kind, {name: len(tensors)}, left_out=left_out, files=files)
 
 
 def _writer(kind: str, checkpoint: Checkpoint, name: str, model: Path | None) -> Callable[[Path], None]:
@@ -113,7 +118,7 @@ def _writer(kind: str, checkpoint: Checkpoint, name: str, model: Path | None) ->
         )
     if name == DEFAULT_NAME and "optimizer" in checkpoint.objects():  # Keras loads both, or neither
         optimizer = checkpoint.load("optimizer")
-        arrays |= optimizer if isinstance(optimizer, dict) and foreign_h5.can_write(optimizer) else {}
+        arrays |= optimizer if foreign_h5.can_write(optimizer) else {}
     return lambda path: foreign_h5.write_h5(path, arrays)
 
 
@@ -171,10 +176,13 @@ def show(done: ConvertJson) -> None:
         screen.line(f"Converted {done['checkpoint']} of {done['run']}:")
         for file in done["files"]:
             screen.line(f"  {file['path']} ({words.size(file['bytes'])})")
-        return
-    what = "complete" if done["complete"] else "weights only"
-    screen.line(f"Converted {done['format']} to {done['checkpoint']} of {done['run']} ({what}):")
-    for name, tensors in done["objects"].items():
-        screen.line(f"  {name}: {words.count(tensors, 'tensor')}")
+    else:
+        what = "complete" if done["complete"] else "weights only"
+        screen.line(f"Converted {done['format']} to {done['checkpoint']} of {done['run']} ({what}):")
+        for name, tensors in done["objects"].items():
+            screen.line(f"  {name}: {words.count(tensors, 'tensor')}")
+        if done["epoch"] is not None:
+            place = f"epoch {words.epoch(done['epoch'])}, counted from 1, at step {done['step']}"
+            screen.line(f"It ended {place}; --epoch and --step say it otherwise.")
     for sentence in done["left_out"]:
         screen.line(sentence)

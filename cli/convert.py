@@ -14,20 +14,32 @@ from .options import run_verb
 _INTO = {"append": "--append", "epoch": "--epoch", "step": "--step"}
 _OUT = {"which": "--checkpoint", "to": "--to", "force": "--force", "shard": "--max-shard-size", "model": "--model"}
 """What goes with one direction only."""
+_LARGEST_COUNT = 2**62
 
 
 def _identifier(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
-    if name is not None and not name.isidentifier():
+    if name is not None and not (name.isidentifier() and name.isascii()):
         raise click.BadParameter("it is the name of an object, as a Checkpointer is given it: model", ctx, param)
     return name
+
+
+def _count(ctx: click.Context, param: click.Parameter, count: int | None) -> int | None:
+    if count is not None and count > _LARGEST_COUNT:
+        raise click.BadParameter(f"no training is that long: {count} is more than 2**62.", ctx, param)
+    return count
 
 
 @click.command(epilog="Example: keepbest convert old/last.ckpt runs/7 && keepbest convert runs/7 weights.pth")
 @run_verb
 @click.argument("target")
 @click.option("--name", callback=_identifier, metavar="NAME", help="The object that has the weights. [default: model]")
-@click.option("--epoch", type=click.IntRange(1), help="Into a run: the epoch that ended there, counted from 1.")
-@click.option("--step", type=click.IntRange(0), help="Into a run: the steps of training until then.")
+@click.option(
+    "--epoch",
+    type=click.IntRange(1),
+    callback=_count,
+    help="Into a run: the epoch that ended there, counted from 1.",
+)
+@click.option("--step", type=click.IntRange(0), callback=_count, help="Into a run: the steps of training until then.")
 @click.option("--append", is_flag=True, default=None, help="Into a run: one that holds checkpoints already.")
 @click.option(
     "--checkpoint",

@@ -44,9 +44,11 @@ CURVE, TRAINING, BEST = "bright_blue", "yellow", "bold bright_green"
 """Colours, as rich names them."""
 _PLOTEXT_COLOURS = {CURVE: "blue+", TRAINING: "orange", BEST: "green+"}
 
-_LARGEST, _SMALLEST, _FINEST = 8e307, 1e-300, 1e-290
+_LARGEST, _SMALLEST, _FINEST, _FINEST_LOGARITHM = 8e307, 1e-300, 1e-290, 1e-6
 """Larger values are drawn as this one, as the distance of two floats may be none; so are smaller ones by logarithm; and
-what is closer together is one value, as there are no powers of ten to mark it with."""
+what is closer together is one value, as there are no numbers to mark it with."""
+_FARTHEST = 2**53
+"""Epochs and steps that are drawn; a stranger's journal may hold larger ones than a float can."""
 
 _Point = tuple[float, float]
 
@@ -70,17 +72,18 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
     drawn = [point for points, _, _ in lines for point in points if point is not None]
     if not drawn:
         return []
+    marked = [(mark, pens.saved, "") for mark in panel.saved]
+    marked += [] if panel.best is None else [(panel.best, pens.best, BEST)]
+    placed = [(_scaled(mark.x + shift, mark.y, logarithmic=logarithmic), pen, colour) for mark, pen, colour in marked]
+    marks = [(place, pen, colour) for place, pen, colour in placed if place is not None]
+    drawn += [place for place, _, _ in marks]
     left, right = _limits([x for x, _ in drawn], least=0.5)
-    low, high = _limits([y for _, y in drawn], least=0.0)
+    low, high = _limits([y for _, y in drawn], least=0.0, finest=_FINEST_LOGARITHM if logarithmic else _FINEST)
     with _figure(width, height) as figure:
         for points, pen, colour in lines:
             _line(figure, points, pen, colour)
-        marks = [(mark, pens.saved, "") for mark in panel.saved]
-        marks += [] if panel.best is None else [(panel.best, pens.best, BEST)]
-        for mark, pen, colour in marks:
-            place = _scaled(mark.x + shift, mark.y, logarithmic=logarithmic)
-            if place is not None:
-                figure.draw(figure.signal([place[0]], [place[1]], marker=_marker(pen, colour)))
+        for (x, y), pen, colour in marks:
+            figure.draw(figure.signal([x], [y], marker=_marker(pen, colour)))
         figure.ruler("x", "lower").lim(left, right).ticks(*_whole_ticks(left, right, width // 10))
         ticks = _logarithmic_ticks if logarithmic else _ticks
         figure.ruler("y", "left").lim(low, high).ticks(*ticks(low, high, max(2, height // 4)))
@@ -149,20 +152,20 @@ def _places(values: Sequence[float], columns: int, *, logarithmic: bool) -> list
 
 
 def _scaled(x: int, y: float, *, logarithmic: bool) -> _Point | None:
-    if not math.isfinite(y) or (logarithmic and y <= 0):
+    if not 0 <= x <= _FARTHEST or not math.isfinite(y) or (logarithmic and y <= 0):
         return None
     y = max(-_LARGEST, min(_LARGEST, y))
     return float(x), math.log10(max(y, _SMALLEST)) if logarithmic else y
 
 
-def _limits(values: Iterable[float], *, least: float) -> tuple[float, float]:
+def _limits(values: Iterable[float], *, least: float, finest: float = _FINEST) -> tuple[float, float]:
     """Return the lowest and the highest value, further apart where they are one."""
     held = list(values)
     low, high = min(held), max(held)
-    if _FINEST < high - low < math.inf:
+    if finest < high - low < math.inf:
         return low, high
     apart = max(least, abs(high) * 0.05)
-    return low - (apart if apart > _FINEST else 1.0), high + (apart if apart > _FINEST else 1.0)
+    return low - (apart if apart > finest else 1.0), high + (apart if apart > finest else 1.0)
 
 
 def _ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:

@@ -9,7 +9,7 @@ import click
 
 from ..storage.printable import printable
 from . import machine
-from .app import NO, OK
+from .app import NO, OK, answer
 from .options import run_verb
 
 SHOWN = 50
@@ -60,8 +60,9 @@ def diff(  # noqa: PLR0913, PLR0917 - one for each word of the command line
             f"{printable(' or '.join(only))}. `keepbest show URL CHECKPOINT --tensors` lists their names."
         )
     found = comparison.compared(old, new)
+    code = answer(NO if exit_code and not found.equal else OK)
     if as_json:
         machine.emit("diff/1", comparison.to_json(found))
     else:
         comparison.show(found, most=None if tensors else SHOWN)
-    return NO if exit_code and not found.equal else OK
+    return code

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..core.direction import Mode
 from ..core.policy import CheckpointPolicy
-from ..storage.notes import Began, Check, Decided, Ended, WentBack
+from ..storage.layout import checkpoint_place
+from ..storage.notes import Began, Check, Decided, Ended, SaveFailed, WentBack
 from . import words
 from .account import Account, Best, Better, Overfitting
 
@@ -19,8 +22,12 @@ _NO_NOTES = (
     "what follows is from its checkpoints and its history."
 )
 
+NO_JOURNAL = "It has no journal: it was converted, or copied without."
+
 _LONG = 60.0
 """Seconds from which a span is told in minutes."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,8 @@ def story(run: Account, now: float) -> list[Section]:
 
 
 def _training(run: Account, now: float) -> list[str]:
+    if not run.entries:
+        return [NO_JOURNAL]
     many = [words.count(len(run.closed), "epoch")]
     if run.last_row is not None and run.last_row.step:
         many.append(words.count(run.last_row.step, "step"))
@@ -57,12 +66,9 @@ def _training(run: Account, now: float) -> list[str]:
     by = f", by {began:,} {'process' if began == 1 else 'processes'}" if began else ""
     lines = [f"It went through {' and '.join(many)}{by}."]
     if not run.has_notes:
-        return [
-            *lines,
-            _NO_NOTES,
-        ]
-    turns = [_turned(turn, run, now) for turn in run.turns]
-    return [*lines, *shortened(turns, "time", "it was resumed or went back")]
+        return [*lines, _NO_NOTES]
+    turns = shortened(run.turns, lambda turn: _turned(turn, run, now), "time", "it was resumed or went back")
+    return [*lines, *turns]
 
 
 def _turned(turn: Began | WentBack, run: Account, now: float) -> str:
@@ -76,12 +82,11 @@ def _turned(turn: Began | WentBack, run: Account, now: float) -> str:
 
 def place_of(name: str, run: Account) -> str:
     """Return a checkpoint's name and where in training it was taken, if that is known."""
-    saved, info = run.saved.get(name), run.by_name.get(name)
-    for epoch in run.epochs.values():
-        if epoch.decided is not None and epoch.decided.checkpoint == name:
-            return f"{name} (the end of epoch {epoch.number + 1})"
-    found = info.epoch if info is not None else saved.epoch if saved is not None else None
-    return name if found is None else f"{name} (epoch {found + 1})"
+    if name in run.decided_in:
+        return f"{name} (the end of epoch {run.decided_in[name] + 1})"
+    info = run.by_name.get(name)
+    epoch, _ = (checkpoint_place(name) or (None, 0)) if info is None else (info.epoch, info.step)
+    return name if epoch is None else f"{name} (epoch {epoch + 1})"
 
 
 # ── best ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -107,35 +112,34 @@ def _best_by(run: Account, best: Best, now: float) -> Iterator[str]:
     logged = found.metrics.get(best.monitor)
     smoothed = f" ({words.number(logged)} before smoothing)" if logged is not None and logged != best.value else ""
     yield f"The best {by} is {where}: {words.number(best.value)}{smoothed}."
-    if not run.better(best) and len(run.closed) > 1:
-        others = words.count(len(run.closed) - 1, "other epoch")
-        yield f"Of {others} none was better; of equals the earliest is the best."
+    epoch = run.epoch_of(found)
+    many = sum(other is not epoch for other in run.closed)
+    if many and not run.better(best):
+        yield f"Of {words.count(many, 'other epoch')} none was better; of equals the earliest is the best."
     kept = run.kept_as(found)
     stays = f" It is kept as {listed(kept)}." if kept else ""
     contents = "" if found.complete else " It holds the weights only, so training cannot continue from it."
-    epoch = run.epochs.get(-1 if found.epoch is None else found.epoch)
     noted = epoch.decided.checks if epoch is not None and epoch.decided is not None else ()
     why = listed([reason(word, run.policy, noted) for word in found.reasons])
     yield (
         f"Its checkpoint is {found.name} (number {found.sequence}), saved {words.age(found.time, now)}, as {why}."
         f"{stays}{contents}"
     )
-    if check is not None and check.best is not None and check.best_epoch not in {None, found.epoch}:
+    if check is None or check.best is None or check.best_epoch is None:
+        return
+    if epoch is None or check.best_epoch != found.epoch:
+        came = "what came after it did not improve on that by enough, or was not saved"
+        why = f"{found.name} does not lie on the way that training took" if epoch is None else came
         yield (
-            f"The monitor itself goes by {words.number(check.best)} of epoch {words.epoch(check.best_epoch)}, as what "
-            "came after it did not improve on that by enough, or was not saved; patience counts from there."
+            f"The monitor itself goes by {words.number(check.best)} of epoch {words.epoch(check.best_epoch)}, as "
+            f"{why}; patience counts from there."
         )
 
 
 def _passed_over(run: Account, bests: Sequence[Best]) -> list[str]:
     lines = []
     for best in bests:
-        told = [
-            f"Epoch {found.epoch.number + 1}, with {best.monitor} {words.number(found.value)}, looked better and is "
-            f"not the best: {_why_passed_over(run, found)}."
-            for found in run.better(best)
-        ]
-        lines.extend(shortened(told, "epoch", "it was so"))
+        lines.extend(shortened(run.better(best), lambda found: _looked_better(run, found), "epoch", "it was so"))
         bad = run.not_finite(best.monitor)
         if bad:
             which = ", ".join(str(found.epoch.number + 1) for found in bad[:MOST])
@@ -143,6 +147,13 @@ def _passed_over(run: Account, bests: Sequence[Best]) -> list[str]:
             noun = "epoch" if len(bad) == 1 else "epochs"
             lines.append(f"{best.monitor} was NaN or infinite in {noun} {which}{more}, and that is never the best.")
     return lines
+
+
+def _looked_better(run: Account, found: Better) -> str:
+    return (
+        f"Epoch {found.epoch.number + 1}, with {found.monitor} {words.number(found.value)}, looked better and is not "
+        f"the best: {_why_passed_over(run, found)}."
+    )
 
 
 def _why_passed_over(run: Account, found: Better) -> str:
@@ -214,14 +225,17 @@ def _saves(run: Account) -> list[str]:
     held = words.count(len(run.checkpoints), "checkpoint")
     if not run.has_notes:
         return [f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there."]
-    decided = [note for epoch in run.epochs.values() for note in (epoch.decided, *epoch.saves) if note is not None]
+    decided = [note for epoch in run.epochs.values() for note in epoch.notes]
     begun = sum(note.checkpoint is not None for note in decided)
     lines = [f"{words.count(begun, 'save')} began; {held} {'is' if len(run.checkpoints) == 1 else 'are'} there now."]
     busy = sum(note.busy for note in decided)
     if busy:
         lines.append(f"{words.count(busy, 'save')} that came due while the one before was being written: left out.")
-    failed = [f"The save of {name} failed: {note.error}." for name, note in run.failed.items()]
-    return [*lines, *shortened([line.replace("..", ".") for line in failed], "time", "a save failed")]
+    return [*lines, *shortened([*run.failed.values()], _failed, "time", "a save failed")]
+
+
+def _failed(note: SaveFailed) -> str:
+    return f"The save of {note.checkpoint} failed: {note.error}.".replace("..", ".")
 
 
 def reason(word: str, policy: CheckpointPolicy | None, improved: Sequence[Check]) -> str:
@@ -240,6 +254,7 @@ def reason(word: str, policy: CheckpointPolicy | None, improved: Sequence[Check]
         "signal": "SIGTERM came",
         "exception": "an exception ended training",
         "request": "the program asked for it",
+        "converted": "it was brought in from another program",
     }
     return known.get(word, f"'{word}' said so")
 
@@ -284,7 +299,9 @@ def ending(run: Account, now: float) -> Iterator[str]:
     last = run.last_row
     ago = "nothing was logged" if last is None else f"the last row was logged {words.age(last.time, now)}"
     if run.has_notes:
-        yield f"No end was written: the process was killed, or it is still training; {ago}."
+        yield (
+            f"No end was written: the process was killed, never closed the Checkpointer, or is still training; {ago}."
+        )
     else:
         yield f"Whether and why it ended is not known; {ago}."
 
@@ -296,10 +313,11 @@ def why_ended(end: Ended, decided: Sequence[Check]) -> str:
     if end.cause == "signal":
         return "SIGTERM ended it: the machine was to be taken away, or somebody stopped the job."
     if end.cause == "exception":
-        what = end.error or "of an unknown class"
-        return "Ctrl-C ended it." if what == "KeyboardInterrupt" else f"An exception ended it: {what}."
+        if end.error is None:
+            return "It was broken off: the Checkpointer was closed without a last save."
+        return "Ctrl-C ended it." if end.error == "KeyboardInterrupt" else f"An exception ended it: {end.error}."
     if end.cause == "closed":
-        return "The program's loop came to its end and closed the run; no monitor had asked for that."
+        return "The program closed the run when its loop had ended; no monitor stopped it."
     return " ".join(why_stopped(check) for check in decided if check.stop) or "A monitor stopped it."
 
 
@@ -330,17 +348,19 @@ def listed(parts: Sequence[str]) -> str:
 
 def seconds(many: float) -> str:
     """Return a span as exactly as a person wants it: "3 ms", "1.2 s", "4 min"."""
+    if not math.isfinite(many):
+        return words.number(many)
     if many >= _LONG:
         return words.span(many)
     return f"{many:.3g} s" if many >= 0.9995 else f"{1000 * many:.3g} ms"  # noqa: PLR2004 - what is rounded to 1000
 
 
-def shortened(lines: Sequence[str], noun: str, what: str) -> list[str]:
-    """Return the lines, or where they are many the first and the last and how many there are between."""
-    if len(lines) <= MOST:
-        return list(lines)
-    between = words.count(len(lines) - MOST, f"more {noun}")
-    return [*lines[: MOST - 1], f"({between} between, {what}.)", lines[-1]]
+def shortened(found: Sequence[_T], tell: Callable[[_T], str], noun: str, what: str) -> list[str]:
+    """Return a line for each, or where they are many for the first and the last, and how many there are between."""
+    if len(found) <= MOST:
+        return [tell(each) for each in found]
+    between = words.count(len(found) - MOST, f"more {noun}")
+    return [*map(tell, found[: MOST - 1]), f"({between} between, {what}.)", tell(found[-1])]
 
 
 def epochs_of(run: Account) -> str:

@@ -107,21 +107,19 @@ def _without_note(run: Account, epoch: Epoch) -> Iterator[str]:
 
 
 def _saved(run: Account, epoch: Epoch, now: float) -> Iterator[str]:
-    if epoch.decided is not None:
-        yield from _save(run, epoch, epoch.decided, now)
-    for note in epoch.saves:
+    for note in epoch.notes:
         yield from _save(run, epoch, note, now)
-    known = {note.checkpoint for note in (epoch.decided, *epoch.saves) if note is not None}
+    known = {note.checkpoint for note in epoch.notes}
     others = [
         info
         for info in run.checkpoints
-        if info.epoch == epoch.number and info.name.removesuffix("-weights") not in known
+        if run.epoch_of(info) is epoch and info.name.removesuffix("-weights") not in known
     ]
     for info in others:
         why = listed([reason(word, None, ()) for word in info.reasons])
         yield f"Checkpoint {info.name} (number {info.sequence}) was saved at step {info.step:,}, as {why}."
         yield from _kept(run, info.name)
-    if epoch.decided is None and not epoch.saves and not others:
+    if not epoch.notes and not others:
         yield "No checkpoint of it is there; whether none was saved or it was deleted since, no note says."
 
 
@@ -132,7 +130,9 @@ def _save(run: Account, epoch: Epoch, note: Decided, now: float) -> Iterator[str
         none = _why_none(note, why, saves(epoch.policy or run.policy))
         yield f"No checkpoint was saved{_at(note) or ' at its end'}{none}."
         return
-    yield f"Checkpoint {name} was saved{_at(note)}, as {why}."
+    saved = any(name in known for known in (run.saved, run.by_name, run.retired_by))
+    begun = f"Checkpoint {name} was saved" if saved else f"A save of checkpoint {name} began"
+    yield f"{begun}{_at(note)}, as {why}."
     yield from _became(run, name)
     yield from _kept(run, name)
     turns = [turn for turn in run.turns if turn.checkpoint == name]

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 import click
 
 from ..storage.backend import open_backend
+from ..storage.checkpoint import Checkpoint
 from ..storage.jsonfloat import float_to_json, floats_to_json
-from ..storage.notes import Check, Decided, note_to_json
+from ..storage.notes import Decided, note_to_json
 from ..storage.printable import printable
 from ..storage.run import Run, open_run
 from . import explaining, explaining_epoch, machine, screen
@@ -28,8 +29,6 @@ _INDENT = "  "
 class Explanation:
     """A run, and the epochs of it that were asked for."""
 
-    url: str
-    """Of the run, as it was typed."""
     account: Account
     epochs: Sequence[Epoch]
     """Empty: the story of the run is asked for."""
@@ -92,7 +91,7 @@ class EndJson(TypedDict):
     cause: str
     """"complete", "stopped" (by a monitor), "signal", "exception" or "closed"."""
     error: str | None
-    """The class of the exception."""
+    """The class of the exception; null with "exception": the Checkpointer was closed without a last save."""
     time: float
     stopped_by: list[str]
     """What the monitors said that stopped it."""
@@ -121,7 +120,7 @@ class ExplainJson(TypedDict):
 
     run: str
     notes: bool
-    """false: a keepbest wrote it that kept none, so much is not known."""
+    """false: a keepbest wrote it that kept none, or it has no journal, so much is not known."""
     epochs: int
     """How many were closed."""
     steps: int
@@ -131,7 +130,7 @@ class ExplainJson(TypedDict):
     passed_over: list[PassedOverJson]
     overfitting: list[OverfittingJson]
     end: EndJson | None
-    """null: no end was written; the process was killed, or is training."""
+    """null: no end was written; the process was killed, never closed the Checkpointer, or is training."""
     policy: dict[str, Any] | None
     """The settings in force last; null: no note says."""
     asked: list[EpochJson]
@@ -156,32 +155,39 @@ def read(
     if not listing.checkpoints and not listing.damaged and not entries:
         open_run(url, storage_options=storage_options)  # says if it is no run
     account = Account(run.url, entries, listing.checkpoints)
-    wanted = [number - 1 for number in numbers] + [_epoch_of(run, which) for which in checkpoints]
+    wanted = [_epoch(account, number - 1) for number in numbers]
+    wanted += [_epoch_of(account, run.get(which)) for which in checkpoints]
     return Explanation(
-        url=url,
         account=account,
-        epochs=[_epoch(account, number) for number in dict.fromkeys(wanted)],
+        epochs=[*{epoch.number: epoch for epoch in wanted}.values()],
         damaged=len(listing.damaged),
         now=time.time(),
     )
 
 
-def _epoch_of(run: Run, which: str) -> int:
-    checkpoint = run.get(which)
-    if checkpoint.epoch is None:
-        raise click.ClickException(
-            f"checkpoint {printable(checkpoint.name)} was taken before the first epoch, so there is none to explain; "
-            "`keepbest show` has what is known of it."
-        )
-    return checkpoint.epoch
-
-
 def _epoch(account: Account, number: int) -> Epoch:
     found = account.epochs.get(number)
     if found is None:
-        has = f"It has epochs {explaining.epochs_of(account)}." if account.epochs else "It has logged no epoch yet."
+        none = "It has logged no epoch yet." if account.entries else explaining.NO_JOURNAL
+        has = f"It has epochs {explaining.epochs_of(account)}." if account.epochs else none
         raise click.BadParameter(f"the run has no epoch {number + 1}. {has}", param_hint="--epoch")
     return found
+
+
+def _epoch_of(account: Account, checkpoint: Checkpoint) -> Epoch:
+    """Return the epoch of a checkpoint, unless the journal tells of another one of that number, or of none."""
+    found = account.epoch_of(checkpoint.info)
+    if not account.entries:
+        why = "is in a run without a journal, which was converted, or copied without"
+    elif checkpoint.epoch is None:
+        why = "was taken before the first epoch, so there is none to explain"
+    elif found is None:
+        why = "lies on a way that training left to go on from an earlier checkpoint, so its epoch is not told"
+    else:
+        return found
+    raise click.BadParameter(
+        f"{printable(checkpoint.name)} {why}; `keepbest show` has what is known of it.", param_hint="--checkpoint"
+    )
 
 
 # ── for people ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +204,7 @@ def show(found: Explanation) -> None:
             for line in _wrapped(sentence):
                 screen.line(line)
     if found.damaged:
-        screen.line(f"{found.damaged} of its manifests cannot be read; see: keepbest verify {found.url}", "red")
+        screen.line(f"{found.damaged} of its manifests cannot be read; see: keepbest verify {account.url}", "red")
 
 
 def _wrapped(sentence: str) -> list[str]:
@@ -286,28 +292,23 @@ def _end_to_json(run: Account) -> EndJson | None:
 
 def _epoch_to_json(run: Account, epoch: Epoch, now: float) -> EpochJson:
     row = epoch.row
-    decided = [note for note in (epoch.decided, *epoch.saves) if note is not None]
     return EpochJson(
         epoch=epoch.number,
         step=None if row is None else row.step,
         time=None if row is None else row.time,
         metrics={} if row is None else floats_to_json(row.metrics),
         steps=epoch.steps,
-        checks=[_check_to_json(check) for check in (epoch.decided.checks if epoch.decided is not None else ())],
-        saves=[_save_to_json(run, note) for note in decided],
+        checks=[plain(asdict(check)) for check in (epoch.decided.checks if epoch.decided is not None else ())],
+        saves=[_save_to_json(run, note) for note in epoch.notes],
         text=_text_to_json(explaining_epoch.explained(run, epoch, now)),
     )
-
-
-def _check_to_json(check: Check) -> dict[str, Any]:
-    return check.model_dump(mode="json")
 
 
 def _save_to_json(run: Account, note: Decided) -> dict[str, Any]:
     name = note.checkpoint or ""
     became = {"saved": run.saved.get(name), "failed": run.failed.get(name), "retired_by": run.retired_by.get(name)}
     return {
-        **note.model_dump(mode="json", exclude={"checks", "kind"}),
+        **{field: plain(held) for field, held in asdict(note).items() if field not in {"checks", "kind"}},
         **{what: None if found is None else note_to_json(found) for what, found in became.items()},
     }
 

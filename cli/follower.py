@@ -9,14 +9,16 @@ import click
 
 from ..errors import ObjectNotFoundError, UnreachableError
 from ..storage.history import Row
+from ..storage.journal import alike
 from ..storage.layout import COMMITS, JOURNAL, segments_prefix
 from ..storage.manifest import CheckpointInfo
 from ..storage.notes import Ended, Note
 from ..storage.printable import printable
 from ..storage.run import Run
+from .account import Account
 
 _SHARE = 9
-"""Looking takes at most one part in this many and one of the time, however long the journal is."""
+"""Looking and showing take at most one part in this many and one of the time, however long the journal is."""
 
 
 class Follower:
@@ -28,21 +30,27 @@ class Follower:
         self.new: Sequence[Row | Note] = ()
         """What the last look found that the one before did not have."""
         self.checkpoints: Sequence[CheckpointInfo] = ()
+        self._holds_commits = False
         self.problem: str | None = None
         """Why the last look failed, though the next one may not."""
         self.took = 0.0
-        """Seconds of the last look."""
+        """Seconds of the last look, if it was possible, and of showing what it found."""
+        self.account = Account(run.url, (), ())
+        """What is known of the run; another one only after it has changed."""
         self._stamp: object = None
 
     @property
     def exists(self) -> bool:
         """There is something."""
-        return bool(self.entries or self.checkpoints)
+        return bool(self.entries) or self._holds_commits
 
     @property
     def ended(self) -> bool:
-        """The process let go of the run, and none has taken it up again."""
-        return bool(self.entries) and isinstance(self.entries[-1], Ended)
+        """The process let go of the run, and none has taken it up again; or the run was converted: no process had it.
+
+        Who trains writes that it began before its first checkpoint.
+        """
+        return isinstance(self.entries[-1], Ended) if self.entries else self._holds_commits
 
     def look(self) -> bool:
         """Look; returns whether it was possible.
@@ -57,7 +65,7 @@ class Follower:
             self.problem = str(error)
         else:
             self.problem = None
-        self.took = time.monotonic() - began
+        self.took = time.monotonic() - began if self.problem is None else 0.0
         return self.problem is None
 
     def _look(self) -> None:
@@ -65,8 +73,10 @@ class Follower:
         if stamp == self._stamp:
             return
         entries = self.run.journal()
-        self.checkpoints = self.run.listing().checkpoints
+        listing = self.run.listing()
+        self.checkpoints, self._holds_commits = listing.checkpoints, bool(listing.checkpoints or listing.damaged)
         self.new, self.entries = _new(self.entries, entries), entries
+        self.account = Account(self.run.url, self.entries, self.checkpoints)
         self._stamp = stamp  # what came since is seen the next time
 
     def pause(self, interval: float) -> None:
@@ -86,9 +96,8 @@ def _stamp(run: Run) -> object:
 
 def _new(old: Sequence[Row | Note], entries: Sequence[Row | Note]) -> Sequence[Row | Note]:
     """Return what follows on what both have: where training went back, that is less than was known."""
-    same = next(
-        (at for at, (a, b) in enumerate(zip(old, entries, strict=False)) if a != b), min(len(old), len(entries))
-    )
+    pairs = enumerate(zip(old, entries, strict=False))
+    same = next((at for at, pair in pairs if not alike(*pair)), min(len(old), len(entries)))
     return entries[same:]
 
 
@@ -98,9 +107,11 @@ def wait_for(follower: Follower, *, wait: bool, interval: float, missing: Callab
         missing()
         return
     click.echo(f"Waiting for a run at {printable(follower.run.url)}. Ctrl-C ends this.", err=True)
+    told = _warned(follower, None)
     while not follower.exists:
         follower.pause(interval)
         follower.look()
+        told = _warned(follower, told)
 
 
 def follow(follower: Follower, interval: float, show: Callable[[Follower], None], *, warns: bool = True) -> None:
@@ -112,12 +123,21 @@ def follow(follower: Follower, interval: float, show: Callable[[Follower], None]
         show: is given the follower after each look.
         warns: a look that failed becomes a warning, the first time that it fails so.
     """
-    show(follower)
     told: str | None = None
-    while not follower.ended:
+    while True:
+        began = time.monotonic()
+        show(follower)
+        follower.took += time.monotonic() - began
+        if follower.ended:
+            return
         follower.pause(interval)
         follower.look()
-        show(follower)
-        if warns and follower.problem not in {None, told}:
-            click.echo(f"Warning: {printable(str(follower.problem))} Trying again.", err=True)
-        told = follower.problem
+        if warns:
+            told = _warned(follower, told)
+
+
+def _warned(follower: Follower, told: str | None) -> str | None:
+    """Warn of a look that failed, unless that was `told`; returns what is told now."""
+    if follower.problem not in {None, told}:
+        click.echo(f"Warning: {printable(str(follower.problem))} Trying again.", err=True)
+    return follower.problem

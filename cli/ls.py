@@ -118,8 +118,12 @@ def _show_curve(run: Run, checkpoints: Sequence[CheckpointInfo], found: Marks) -
     primary = found.monitors[0]
     epochs, values = _logged(run, checkpoints, primary.monitor)
     best = next((info for info in checkpoints if info.sequence == found.best.get(primary.monitor)), None)
-    at = epochs.index(best.epoch) if best is not None and best.epoch in epochs else None
-    told = "" if at is None else f"best {words.number(values[at])} in epoch {words.epoch(epochs[at])}"
+    value = None if best is None else best.metrics.get(primary.monitor)
+    told, at = "", None
+    if best is not None and best.epoch is not None and value is not None:
+        told = f"best {words.number(value)} in epoch {words.epoch(best.epoch)}"
+        points = enumerate(zip(epochs, values, strict=True))
+        at = next((place for place, point in points if point == (best.epoch, value)), None)
     room = screen.width() - screen.cells(primary.monitor) - len(told) - 4
     drawn = sparkline(values, min(room, _WIDEST), at, lowest=primary.mode == "min") if room >= len(BLOCKS) else None
     if drawn is not None:

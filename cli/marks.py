@@ -1,12 +1,17 @@
-"""Marks: which checkpoints of a listing are the best, the latest, or weights only, in words. Pure."""
+"""Marks: which checkpoints of a listing are the best, the latest, weights only, or left behind. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..storage.manifest import CheckpointInfo, Score
+from ..storage.manifest import CheckpointInfo, Score, todays_scores
 from ..storage.run import best_of, newest_complete
+
+if TYPE_CHECKING:
+    from ..storage.history import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +19,7 @@ class Marks:
     """What stands out in a run."""
 
     monitors: tuple[Score, ...]
-    """Those of the newest checkpoint, the primary one first; their values are not of interest here."""
+    """Those of the newest checkpoint that has any, the primary one first; their values are not of interest here."""
     best: dict[str, int]
     """Metric → sequence of the best checkpoint by it; a metric by which none was ranked is absent."""
     latest: int | None
@@ -34,7 +39,7 @@ class Marks:
 
 def marks(checkpoints: Sequence[CheckpointInfo]) -> Marks:
     """Return what stands out among `checkpoints`, oldest first."""
-    monitors = checkpoints[-1].scores if checkpoints else ()
+    monitors = todays_scores(checkpoints)
     ranked = {score.monitor: best_of(checkpoints, score.monitor) for score in monitors}
     latest = newest_complete(checkpoints)
     return Marks(
@@ -42,3 +47,22 @@ def marks(checkpoints: Sequence[CheckpointInfo]) -> Marks:
         best={monitor: found.sequence for monitor, found in ranked.items() if found is not None},
         latest=latest.sequence if latest is not None else None,
     )
+
+
+def left(checkpoints: Iterable[CheckpointInfo], rows: Iterable[Row]) -> set[int]:
+    """Return the sequences of those on a way that training left to go on from an earlier checkpoint.
+
+    What was logged with such a one is not what `rows`, which led to the last one, say of its epoch.
+    """
+    logged = {row.epoch: row.metrics for row in rows if row.kind == "epoch"}
+    return {
+        info.sequence
+        for info in checkpoints
+        if info.metrics and (info.epoch not in logged or not agree(info.metrics, logged[info.epoch]))
+    }
+
+
+def agree(metrics: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Return whether two have the same value for each name that is in both."""
+    pairs = ((value, others[name]) for name, value in metrics.items() if name in others)
+    return all(one == other or (math.isnan(one) and math.isnan(other)) for one, other in pairs)

@@ -17,6 +17,9 @@ from .completion import complete_url
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+_LONGEST = 100 * 365 * 86400.0
+"""Seconds, a hundred years: a clock waits no longer than some."""
+
 _TEXT = frozenset(("key", "password", "passwd", "secret", "token", "username"))
 """Options that are text, even if they are all digits."""
 
@@ -62,11 +65,14 @@ def _decorated(function: _Command, *, json_help: str) -> _Command:
 
 
 def duration(ctx: click.Context, param: click.Parameter, text: str) -> float:
-    """Return the seconds in a span of time: seconds, or a number with s, m, h or d. A callback for an option."""
+    """Return the seconds in a span of time: seconds, or a number with s, m, h or d. A callback for an option.
+
+    A span of more than a hundred years is one of a hundred years.
+    """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"{text!r} is no span of time. Write seconds, or 90s, 15m, 1h, 7d.", ctx, param)
-    return float(match[1]) * _SECONDS[match[2]]
+    return min(float(match[1]) * _SECONDS[match[2]], _LONGEST)
 
 
 def _storage_options(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,9 @@ class Panel:
     training: Curve | None
     """The training values beside it."""
     best: Mark | None
-    """The best checkpoint by this metric, or by the primary monitor where none is ranked by this one."""
+    """The best checkpoint by `best_by`."""
+    best_by: str
+    """This metric, or the primary monitor where none is ranked by this one; empty: nothing is monitored."""
     saved: tuple[Mark, ...]
     """The other checkpoints."""
 
@@ -75,24 +77,29 @@ def grouped(names: Iterable[str], logged: Iterable[str]) -> list[tuple[str, str 
     return list(pairs)
 
 
-def panel(
+def panel(  # noqa: PLR0913 - what a drawing depends on
     pair: tuple[str, str | None],
     found: Mapping[str, Curve],
     checkpoints: Sequence[CheckpointInfo],
     marks: Marks,
+    left: Collection[int],
     *,
     over_steps: bool,
 ) -> Panel:
-    """Return the drawing of one pair of `grouped`; `found` is what `curves` gave."""
+    """Return the drawing of one pair of `grouped`; `found` is what `curves` gave, `left` what `marks.left` gave."""
     name, training = pair
     curve = found[name]
-    primary = marks.monitors[0].monitor if marks.monitors else ""
-    best = marks.best.get(name, marks.best.get(primary))
-    placed = _placed_at_steps(checkpoints, curve) if over_steps else _placed_at_epochs(checkpoints, curve)
+    best_by = name if name in marks.best else marks.monitors[0].monitor if marks.monitors else ""
+    best = marks.best.get(best_by)
+    here = [checkpoint for checkpoint in checkpoints if checkpoint.sequence not in left]
+    placed = _placed_at_steps(here, curve) if over_steps else _placed_at_epochs(here, curve)
+    gone = [checkpoint for checkpoint in checkpoints if checkpoint.sequence in left]
+    placed += _placed_beside(gone, curve, over_steps=over_steps)
     return Panel(
         curve=curve,
         training=None if training is None else found[training],
         best=next((mark for mark in placed if mark.checkpoint.sequence == best), None),
+        best_by=best_by,
         saved=tuple(mark for mark in placed if mark.checkpoint.sequence != best),
     )
 
@@ -114,4 +121,14 @@ def _placed_at_steps(checkpoints: Sequence[CheckpointInfo], curve: Curve) -> lis
         Mark(checkpoint=checkpoint, x=curve.x[at], y=curve.y[at])
         for checkpoint, at in places
         if at >= 0 and math.isfinite(curve.y[at])
+    ]
+
+
+def _placed_beside(checkpoints: Sequence[CheckpointInfo], curve: Curve, *, over_steps: bool) -> list[Mark]:
+    """Place each checkpoint at the value that was logged with it, where there is one: the curve is another way."""
+    places = [(checkpoint, checkpoint.step if over_steps else checkpoint.epoch) for checkpoint in checkpoints]
+    return [
+        Mark(checkpoint=checkpoint, x=at, y=checkpoint.metrics[curve.metric])
+        for checkpoint, at in places
+        if at is not None and math.isfinite(checkpoint.metrics.get(curve.metric, math.nan))
     ]

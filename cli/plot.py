@@ -57,6 +57,8 @@ class PanelJson(TypedDict):
     training: CurveJson | None
     best: MarkJson | None
     """null: the best checkpoint has no value there, or there is none."""
+    best_by: str
+    """The metric that it is the best by: this one, or the primary monitor; empty: nothing is monitored."""
     saved: list[MarkJson]
     """The other checkpoints of the run, oldest first."""
 
@@ -96,7 +98,7 @@ def plot(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     """
     from ..storage.backend import open_backend  # noqa: PLC0415 - help needs none of it
     from ..storage.run import Run, open_run  # noqa: PLC0415
-    from .marks import marks  # noqa: PLC0415
+    from .marks import left, marks  # noqa: PLC0415
     from .panels import curves, grouped, panel  # noqa: PLC0415
 
     run = Run(open_backend(url, storage_options))
@@ -110,14 +112,15 @@ def plot(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     pairs = grouped(metrics or [*monitored, *drawn], drawn)
     if not metrics:
         pairs = pairs[: max(MOST, len(monitored))]
-    panels = [panel(pair, drawn, checkpoints, found, over_steps=over_steps) for pair in pairs]
+    gone = left(checkpoints, history.rows)
+    panels = [panel(pair, drawn, checkpoints, found, gone, over_steps=over_steps) for pair in pairs]
     others = [name for name in drawn if not any(name in pair for pair in pairs)]
     if as_json:
         x = "step" if over_steps else "epoch"
         machine.emit("plot/1", PlotJson(run=run.url, x=x, panels=[_to_json(each) for each in panels], others=others))
         return
     _show(
-        f"{url}: {_length(history)}",
+        f"{run.url}: {_length(history)}",
         panels,
         width or screen.width(),
         height,
@@ -149,6 +152,7 @@ def _to_json(panel: Panel) -> PanelJson:
         curve=_curve_to_json(panel.curve),
         training=None if panel.training is None else _curve_to_json(panel.training),
         best=None if panel.best is None else _mark_to_json(panel.best),
+        best_by=panel.best_by,
         saved=[_mark_to_json(mark) for mark in panel.saved],
     )
 
@@ -198,7 +202,8 @@ def _legend(panel: Panel, pens: Pens, *, over_steps: bool) -> _Parts:
         entries.append((f"{curves.SAMPLES[pens.training]} {panel.training.metric}", curves.TRAINING))
     if panel.best is not None:
         place = f"step {panel.best.x}" if over_steps else f"epoch {words.epoch(panel.best.x)}"
-        entries.append((f"{pens.best} best {words.number(panel.best.y)} in {place}", curves.BEST))
+        best = "best" if panel.best_by == panel.curve.metric else f"best by {panel.best_by}:"
+        entries.append((f"{pens.best} {best} {words.number(panel.best.y)} in {place}", curves.BEST))
     if panel.saved:
         entries.append((f"{pens.saved} saved", ""))
     return entries

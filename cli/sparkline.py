@@ -51,6 +51,7 @@ def sparkline(values: Sequence[float], width: int, mark: int | None, *, lowest: 
 def _block(height: float, low: float, high: float) -> str:
     if not math.isfinite(height):
         return " "
-    # Divided first: the distance between two floats may be none.
-    share = (height / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.5
+    if high - low == math.inf:
+        height, low, high = height / 2, low / 2, high / 2
+    share = (height - low) / (high - low) if high > low else 0.5
     return BLOCKS[min(len(BLOCKS) - 1, int(share * len(BLOCKS)))]

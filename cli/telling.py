@@ -95,8 +95,8 @@ def state(account: Account, now: float) -> str:
         return f"ended {words.age(account.end.time, now)}. {why}"
     heard = max((entry.time for entry in account.entries), default=None)
     if heard is None:
-        return "nothing is logged yet"
-    return f"training, or killed; last heard of {words.age(heard, now)}"
+        return "no journal, so there is nothing to follow" if account.checkpoints else "nothing is logged yet"
+    return f"training, killed, or never closed; last heard of {words.age(heard, now)}"
 
 
 def _metrics(row: Row) -> str:

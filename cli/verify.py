@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from . import machine, screen, words
-from .app import NO
+from .app import NO, OK, answer
 from .options import run_verb
 
 if TYPE_CHECKING:
@@ -60,17 +60,14 @@ class VerifyJson(TypedDict):
 @click.option(
     "--run", "run_name", metavar="NAME", help="What the signer called the run, if it is not the last part of the URL."
 )
-@click.pass_context
 def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
-    ctx: click.Context,
-    /,
     url: str,
     storage_options: Mapping[str, Any],
     as_json: bool,  # noqa: FBT001
     checkpoint: str | None,
     key: str | None,
     run_name: str | None,
-) -> None:
+) -> int:
     """Read every byte of a run and say which checkpoints are whole.
 
     CHECKPOINT is best, latest, a name or its unique beginning, or a sequence number; without it all are read. The exit
@@ -85,6 +82,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     run = open_run(url, storage_options=storage_options)
     trusted = None if key is None else Trusted(key, run=run_name)
     report = check(run.backend, _chosen(run, checkpoint), trusted)
+    code = answer(OK if report.ok else NO)
     if as_json:
         machine.emit(
             "verify/1",
@@ -99,8 +97,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
         )
     else:
         _show(run.url, report, trusted)
-    if not report.ok:
-        ctx.exit(NO)
+    return code
 
 
 def _problem_to_json(problem: Problem) -> ProblemJson:
@@ -122,18 +119,19 @@ def _chosen(run: Run, checkpoint: str | None) -> Listing:
 
 
 def _show(url: str, report: Report, trusted: Trusted | None) -> None:
-    whole, problems = report.whole, report.problems
+    whole = report.whole
     for name in whole[-_SHOWN:]:
         screen.line(f"whole    {name}", "green")
     if len(whole) > _SHOWN:
         screen.line(f"whole    and {len(whole) - _SHOWN:,} older", "green")
-    damaged = {problem.checkpoint: problem.untrusted for problem in reversed(problems)}
-    for name in dict.fromkeys(problem.checkpoint for problem in problems):
-        screen.line(f"{'UNSIGNED' if damaged[name] else 'DAMAGED '} {name}", "bold red")
+    damaged: dict[str, list[Problem]] = {}
+    for problem in report.problems:
+        damaged.setdefault(problem.checkpoint, []).append(problem)
+    for name, problems in damaged.items():
+        screen.line(f"{'UNSIGNED' if problems[0].untrusted else 'DAMAGED '} {name}", "bold red")
         for problem in problems:
-            if problem.checkpoint == name:
-                screen.line(f"         - {problem.message}")
-    unsigned = sum(damaged.values())
+            screen.line(f"         - {problem.message}")
+    unsigned = sum(problems[0].untrusted for problems in damaged.values())
     verdict = f"{words.count(len(damaged) - unsigned, 'checkpoint')} damaged, " if len(damaged) > unsigned else ""
     verdict += f"{words.count(unsigned, 'checkpoint')} not as signed, " if unsigned else ""
     signed = "" if trusted is None else f" and signed by {trusted.key}"

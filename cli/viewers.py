@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from ..storage.history import Row
 from . import machine, screen, telling, words
-from .account import Account, plain
+from .account import plain
 from .follower import Follower, follow
 
 SHOWN = 8
@@ -22,8 +22,7 @@ def emit(follower: Follower) -> None:
     or was resumed from one, what follows takes the place of what was printed of epochs and steps behind it.
     """
     for entry in follower.new:
-        held = asdict(entry) if isinstance(entry, Row) else entry.model_dump(mode="json")
-        machine.emit("watch/1", {"run": follower.run.url, **plain(held)})
+        machine.emit("watch/1", {"run": follower.run.url, **plain(asdict(entry))})
 
 
 class Lines:
@@ -34,8 +33,7 @@ class Lines:
 
     def show(self, follower: Follower) -> None:
         """Print what is new; the first time how things stand, and what happened last."""
-        account = Account(follower.run.url, follower.entries, follower.checkpoints)
-        new = list(follower.new)
+        account, new = follower.account, list(follower.new)
         last_step = next((entry for entry in reversed(new) if isinstance(entry, Row)), None)
         # Of single steps the newest is enough: there may be thousands from look to look.
         told = [entry for entry in new if not telling.is_step(entry) or entry is last_step]
@@ -56,7 +54,7 @@ def follow_on_screen(follower: Follower, interval: float) -> None:
     with Redraw() as screen_part:
 
         def draw(found: Follower) -> None:
-            account, now = Account(found.run.url, found.entries, found.checkpoints), time.time()
+            account, now = found.account, time.time()
             happened = [entry for entry in found.entries if not telling.is_step(entry)]
             last = happened[-4 * SHOWN :]
             told = [(telling.clock(entry), text) for entry in last for text in telling.told(entry, account)]

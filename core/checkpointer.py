@@ -207,7 +207,7 @@ class Checkpointer:
             RunExistsError: the run holds checkpoints and was not resumed.
             UsageError: `log` was called twice in one pass of `epochs()`, or with another epoch than it is at.
 
-        Cost: some 80 µs if nothing is saved. Otherwise a few µs for each tensor and a copy of those that no optimizer
+        Cost: some 0.1 ms if nothing is saved. Otherwise a few µs for each tensor and a copy of those that no optimizer
         among the objects owns; with mode="sync", writing them all.
         """
         self._begin("log")
@@ -359,7 +359,10 @@ class Checkpointer:
         """
         if self._closed:
             return
-        self._end("end" if save else None, "closed")
+        if save:
+            self._end("end", "closed")
+        else:
+            self._end(None, "exception")
         if self._preemption.requested:
             self._preemption.end_training()
 

@@ -8,6 +8,9 @@ from ..errors import ConfigError, did_you_mean
 
 OnNonFinite = Literal["ignore", "warn", "stop", "raise"]
 
+_MOST = 2**53
+"""Of epochs, checks or values: more than a float counts, or a deque holds, is no setting but a mistake."""
+
 
 def check_key(key: object) -> str:
     """Return the name of a metric, which is not empty."""
@@ -17,10 +20,11 @@ def check_key(key: object) -> str:
 
 
 def check_whole(name: str, number: object, *, least: int) -> int:
-    """Return a whole number that is `least` or more; True is none."""
-    if isinstance(number, int) and not isinstance(number, bool) and number >= least:
+    """Return a whole number that is `least` or more, and no more than anything counts; True is none."""
+    if isinstance(number, int) and not isinstance(number, bool) and least <= number <= _MOST:
         return number
-    raise ConfigError(f"{name} must be a whole number, {least} or more, not {number!r}.")
+    most = "" if not isinstance(number, int) or number <= _MOST else " and at most 2**53"
+    raise ConfigError(f"{name} must be a whole number, {least} or more{most}, not {number!r:.60}.")
 
 
 def check_finite(name: str, number: object) -> float:

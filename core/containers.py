@@ -25,7 +25,7 @@ def holds_variables(value: Any, depth: int = 0) -> bool:
 
 
 def check(name: str, obj: Any) -> None:
-    """Raise if `obj` is a tuple in which something could not be set.
+    """Raise if `obj` is a tuple in which, or in a tuple of which, something could not be set.
 
     Raises:
         UnsupportedStateError: names the item.
@@ -36,6 +36,7 @@ def check(name: str, obj: Any) -> None:
                 raise UnsupportedStateError(
                     f"{name}.{number}", item, why="stands in a tuple, which takes no other; use a list or a dict"
                 )
+            check(f"{name}.{number}", item)
 
 
 def capture(value: Any) -> Any:

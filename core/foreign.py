@@ -20,7 +20,7 @@ from ..storage.backend import Backend, open_backend
 from ..storage.checkpoint import Checkpoint
 from ..storage.commit import BytesDraft, Draft, TensorDraft
 from ..storage.foreign import check_name, check_size
-from ..storage.layout import STATE_FILE, TENSOR_SUFFIX
+from ..storage.layout import CHECKPOINTS, COMMITS, STATE_FILE, TENSOR_SUFFIX, temporary_of
 from ..storage.listing import read_listing
 from ..storage.manifest import CheckpointInfo, Manifest
 from ..storage.run import Run
@@ -102,10 +102,31 @@ def open_target(url: str, storage_options: Mapping[str, Any] | None, *, append: 
     writer = RunWriter(backend)
     held = Run(backend).exists()
     folder = Path(backend.url)
-    strange = not held and folder.is_dir() and any(folder.iterdir())
+    strange = not held and folder.is_dir() and not all(map(_left_behind, folder.iterdir()))
     if strange or (held and not append):
         raise ObjectExistsError(backend.url)
     return writer
+
+
+def _left_behind(item: Path) -> bool:
+    """Say whether a conversion that failed may have left it: what is temporary, or a run's folder without a file."""
+    if temporary_of(item.name) is not None:
+        return True
+    ours = f"{item.name}/" in {CHECKPOINTS, COMMITS} and item.is_dir()
+    return ours and all(each.is_dir() or temporary_of(each.name) is not None for each in item.rglob("*"))
+
+
+def add_part(parts: dict[str, Part], name: str, part: Part, location: str) -> None:
+    """Add a part that is called as such parts are.
+
+    Raises:
+        ForeignFileError: the weights are to be called so.
+    """
+    if name in parts:
+        raise ForeignFileError(
+            location, f"its weights cannot be called '{name}', as another part of it is. Give them another --name."
+        )
+    parts[name] = part
 
 
 def write(writer: RunWriter, found: Found) -> Converted:
@@ -127,8 +148,8 @@ def write(writer: RunWriter, found: Found) -> Converted:
     state = statefile.dump(records, _training(found.position))
     with progress.waiting(), progress.task("save", name, nbytes):
         artifacts = writer.write(name, [*drafts, BytesDraft(file=STATE_FILE, data=state)])
-        committed = writer.commit(
-            Manifest(
+        try:
+            manifest = Manifest(
                 sequence=writer.next_sequence,
                 write_id=write_id,
                 name=name,
@@ -144,7 +165,10 @@ def write(writer: RunWriter, found: Found) -> Converted:
                 host=socket.gethostname(),
                 versions=versions(),
             )
-        )
+        except BaseException:
+            writer.discard(name, artifacts)
+            raise
+        committed = writer.commit(manifest)
     _verify(writer.backend, committed)
     tensors = {
         key: len((artifacts[record.file].tensors or {}) if record.file else {}) for key, record in records.items()

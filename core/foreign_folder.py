@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ForeignFileError
-from ..storage import statefile, tensorfile
+from ..storage import statefile, tensorfile, typedjson
 from ..storage.checkpoint import Checkpoint
 from ..storage.layout import data_key
 from ..storage.manifest import TensorRecord
@@ -60,6 +60,12 @@ def write(folder: Path, run: Run, checkpoint: Checkpoint, name: str, max_shard_s
         places = {each: file for file, names in shards.items() for each in names}
         text = json.dumps({"metadata": metadata, "weight_map": dict(sorted(places.items()))}, indent=2)
         (folder / INDEX).write_text(text + "\n", encoding="utf-8")
+
+
+def left_out(checkpoint: Checkpoint, name: str) -> tuple[str, ...]:
+    """Return a sentence about each value of an object that is no tensor, and so is not in the folder."""
+    plain = typedjson.plain_in(checkpoint.state().objects[name].state)
+    return tuple(f"'{where}' holds no tensor and was left out." for where in plain)
 
 
 def weights_in(folder: Path) -> list[Path]:

@@ -6,24 +6,26 @@ that lead out of the file, or round in it, are refused, and so is what would tak
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import re
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, ForeignFileError
+from ..errors import ConfigError, ForeignFileError, KeepbestError
 from ..storage.arrays import dtype_name
 from ..storage.foreign import check_name, check_size, checked_shape, nbytes
 from ..storage.printable import printable
-from .foreign import Found, Lazy, Part
+from .foreign import Found, Lazy, Part, add_part
 from .tensor import TensorSource
 
 if TYPE_CHECKING:
@@ -36,10 +38,17 @@ _METADATA = "metadata.json"
 _LARGEST_METADATA = 1 << 20
 _ZIPPED_TIMES = 20
 """By how much weights honestly grow when a zip file is unpacked; Keras itself does not compress them."""
+_UNZIPPED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What Keras writes; the others zipfile unpacks in blocks that may be of any size."""
+_MALFORMED_ZIP = (EOFError, OSError, RuntimeError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error)
+"""What zipfile raises for a file that is damaged."""
 _FILTERED_TIMES = 1000
 """The same for the filters of HDF5, which may compress a tensor of zeros."""
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 """Those that h5py has built in; others would be loaded from the machine's plugins."""
+_COMPRESSING = {1, 32000}
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What h5py raises for a file that is damaged."""
 _BY_NUMBER = (
     "The optimizer's values are there by number, not by name, so no training can continue from them: the checkpoint "
     "counts as weights only."
@@ -48,6 +57,8 @@ _DEEPEST = 64
 _IN_H5 = re.compile(r"([^/]+/)*vars/[0-9]+")
 _OPAQUE_BFLOAT16 = np.dtype("V2")
 """What HDF5 makes of bfloat16, which it has no name for; of what Keras saves nothing else is of two opaque bytes."""
+_NUMBERS = "iufc"
+"""Kinds of dtypes, as NumPy calls them; of each there are some that no tensor file has."""
 _OPTIMIZERS = ("optimizer/", "optimizer_weights/")
 
 
@@ -80,15 +91,20 @@ def _unpack(path: Path, target: Path) -> str:
             members = {member.filename: member for member in archive.infolist()}
             if WEIGHTS not in members:
                 raise ForeignFileError(str(path), f"it has no {WEIGHTS}, so it is no Keras 3 model.")
+            if any(member.compress_type not in _UNZIPPED for member in members.values()):
+                raise ForeignFileError(str(path), "it is compressed in a way that no .keras file is.")
             weights = members[WEIGHTS]
-            check_size(str(path), WEIGHTS, weights.file_size, weights.compress_size, times=_ZIPPED_TIMES)
+            stored = min(weights.compress_size, path.stat().st_size)  # the archive itself says the first
+            check_size(str(path), WEIGHTS, weights.file_size, stored, times=_ZIPPED_TIMES)
             with archive.open(weights) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)  # zipfile ends at the size that was checked
             about = members.get(_METADATA)
             if about is None or about.file_size > _LARGEST_METADATA:
                 return ""
             return _version(archive.read(about))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except _MALFORMED_ZIP as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # the disk's, such as a full one
         raise ForeignFileError(str(path), f"it is no whole zip file, as .keras files are ({error!s:.200}).") from error
 
 
@@ -108,21 +124,26 @@ def _opened(path: Path, location: str) -> Iterator[h5py.File]:
         raise ConfigError("reading .h5 and .keras files needs h5py. Install it with: pip install h5py") from error
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise ForeignFileError(location, f"it is no whole HDF5 file ({error!s:.200}).") from error
+    except _MALFORMED as error:
+        raise _damaged(location, error) from error
     with file:
         yield file
 
 
 def _found(file: h5py.File, location: str, kind: str, name: str) -> Found:
     walk = _Walk(location)
-    walk.group(file, "", depth=0)
+    try:
+        walk.group(file, "", depth=0)
+    except KeepbestError:
+        raise
+    except _MALFORMED as error:
+        raise _damaged(location, error) from error
     if not walk.model:
         raise ForeignFileError(location, "it holds no weights.")
     parts = {name: Part(role="weights", value=walk.model)}
     left_out = list(walk.left_out)
     if walk.optimizer:
-        parts["optimizer"] = Part(role="optimizer", value=walk.optimizer)
+        add_part(parts, "optimizer", Part(role="optimizer", value=walk.optimizer), location)
     by_number = any(_IN_H5.fullmatch(name) for name in walk.optimizer)
     if by_number:
         left_out.append(_BY_NUMBER)
@@ -136,6 +157,11 @@ def _found(file: h5py.File, location: str, kind: str, name: str) -> Found:
         stored=stored,
         times=_FILTERED_TIMES if walk.filtered else 1,
     )
+
+
+def _damaged(location: str, error: Exception) -> ForeignFileError:
+    text = printable(" ".join(str(error).split()))[:200]
+    return ForeignFileError(location, f"it is no whole HDF5 file ({type(error).__name__}: {text}).")
 
 
 class _Walk:
@@ -194,10 +220,7 @@ def _lazy(location: str, path: str, dataset: h5py.Dataset) -> tuple[Lazy, bool] 
     """Return a dataset as a tensor, and whether it is compressed; None if it holds no numbers."""
     if dataset.external or dataset.is_virtual:
         raise ForeignFileError(location, f"the values of '{path}' are in another file, which is not read.")
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(place)[0] for place in range(plist.get_nfilters())]
-    if any(number not in _FILTERS for number in filters):
-        raise ForeignFileError(location, f"'{path}' is compressed by a filter that h5py does not have built in.")
+    filtered = _filtered(location, path, dataset)
     if dataset.shape is None:
         return None
     bfloat16 = dataset.dtype == _OPAQUE_BFLOAT16
@@ -205,25 +228,46 @@ def _lazy(location: str, path: str, dataset: h5py.Dataset) -> tuple[Lazy, bool] 
         raise ForeignFileError(location, f"'{path}' is of a dtype that HDF5 has no name for ({dataset.dtype}).")
     kind = np.dtype(np.uint16) if bfloat16 else dataset.dtype.newbyteorder("=")
     dtype = "BF16" if bfloat16 else dtype_name(kind.name)
+    if dtype is None and kind.kind in _NUMBERS:
+        raise ForeignFileError(location, f"'{path}' is of dtype {kind}, which cannot be stored.")
     if dtype is None:
         return None
     shape = checked_shape(location, path, dataset.shape)
-    size = nbytes(shape, kind.itemsize)
-    check_size(location, f"'{path}'", size, dataset.id.get_storage_size(), times=_FILTERED_TIMES if filters else 1)
+    size, stored = nbytes(shape, kind.itemsize), dataset.id.get_storage_size()
+    check_size(location, f"'{path}'", size, stored, times=_FILTERED_TIMES if filtered else 1)
+    chunk = math.prod(dataset.chunks or ()) * kind.itemsize
+    if chunk > size:  # HDF5 unpacks whole chunks, however little of them is the tensor's
+        check_size(location, f"a chunk of '{path}'", chunk, stored)
 
     def copy_into(target: memoryview) -> None:
         array = np.frombuffer(target, dataset.dtype if bfloat16 else kind).reshape(shape)
         try:
             dataset.read_direct(array)
-        except OSError as error:
+        except _MALFORMED as error:
             raise ForeignFileError(location, f"'{path}' cannot be read ({error!s:.200}).") from error
 
-    return Lazy(tag="keras", source=TensorSource(dtype=dtype, shape=shape, copy_into=copy_into)), bool(filters)
+    return Lazy(tag="keras", source=TensorSource(dtype=dtype, shape=shape, copy_into=copy_into)), filtered
 
 
-def can_write(names: Iterable[str]) -> bool:
-    """Say whether tensors of these names came out of a `.weights.h5`, and can go back into one without the model."""
-    return all(isinstance(name, str) and _IN_H5.fullmatch(name) for name in names)
+def _filtered(location: str, path: str, dataset: h5py.Dataset) -> bool:
+    """Say whether a dataset is compressed, if it is in a way that its size bounds."""
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(place)[0] for place in range(plist.get_nfilters())]
+    if any(number not in _FILTERS for number in filters):
+        raise ForeignFileError(location, f"'{path}' is compressed by a filter that h5py does not have built in.")
+    if len(set(filters)) < len(filters) or set(filters) >= _COMPRESSING:
+        raise ForeignFileError(location, f"'{path}' is compressed more than once.")
+    return bool(filters)
+
+
+def can_write(state: Any) -> bool:
+    """Say whether an object's tensors came out of a `.weights.h5`, and can go back into one without the model."""
+    return (
+        isinstance(state, Mapping)
+        and bool(state)
+        and all(isinstance(name, str) and _IN_H5.fullmatch(name) for name in state)
+        and all(isinstance(value, np.ndarray) for value in state.values())
+    )
 
 
 def write_h5(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

@@ -59,12 +59,13 @@ def read_folder(folder: Path, name: str) -> Iterator[Found]:
                 raise ForeignFileError(str(folder / file), f"'{twice}' is in another file of the folder too.")
             tensors |= held
             metadata |= facts
+        whole = tensors | _ties(tensors, metadata)
         for key, file in expected.items():
-            if key not in tensors and key not in _ties(tensors, metadata):
+            if key not in whole:
                 raise ForeignFileError(
                     str(index), f"'{printable(key)[:200]}' should be in {printable(file)}, and is not."
                 )
-        part = Part(role="weights", value=tensors | _ties(tensors, metadata), metadata=_plain(metadata))
+        part = Part(role="weights", value=whole, metadata=_plain(metadata))
         stored = sum((folder / file).stat().st_size for file in set(expected.values()))
         yield Found(location=str(folder), format="a Hugging Face folder", parts={name: part}, stored=stored)
 

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from ..errors import ConfigError
 from ..storage.history import Row
 from ..storage.notes import Note
+from ..storage.printable import without_passwords
 from .caller import warn_caller
 
 
@@ -52,7 +53,7 @@ class Hooks:
             hook(entry)
         except Exception as error:  # noqa: BLE001 - a hook must not end training
             self._hooks.remove(hook)
-            warn_caller(f"the hook {_name(hook)} failed and is not called again; training goes on: {error!r}")
+            warn_caller(f"the hook {_name(hook)} failed and is not called again; training goes on: {_said(error)}")
             _close(hook)
 
 
@@ -64,9 +65,13 @@ def _close(hook: Hook) -> None:
         close()
     except Exception as error:  # noqa: BLE001 - as above
         warn_caller(
-            f"the hook {_name(hook)} could not be closed: {error!r}. The run is whole; what the hook had not sent yet "
-            "may be missing there."
+            f"the hook {_name(hook)} could not be closed: {_said(error)}. The run is whole; what the hook had not sent "
+            "yet may be missing there."
         )
+
+
+def _said(error: Exception) -> str:
+    return without_passwords(repr(error))
 
 
 def _name(hook: Hook) -> str:

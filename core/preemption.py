@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -81,5 +82,6 @@ class Preemption:
             at_once.set()
             self._pass_on(number, frame)
             raise SystemExit(EXIT_CODE)
-        _log.warning("SIGTERM received: saving at the next log() or log_step(), then exiting with %d", EXIT_CODE)
         self.requested = True
+        with contextlib.suppress(Exception):  # the signal may have come in the middle of a write to where the log goes
+            _log.warning("SIGTERM received: saving at the next log() or log_step(), then exiting with %d", EXIT_CODE)

@@ -28,7 +28,7 @@ class Restore:
     def apply(self) -> None:
         """Set those objects first whose fit could not be checked, each with its old state at hand, then the rest.
 
-        The random number generators come last.
+        Of the former, those whose old state cannot be copied come last; after all, the random number generators.
 
         Raises:
             StateMismatchError: an object did not take its state; nothing is changed.
@@ -74,11 +74,11 @@ def restore(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: boo
 
 
 def _apply(objects: Mapping[str, Any], states: Mapping[str, Any], checkpoint: str) -> None:
-    order = sorted(objects, key=lambda name: state.verifies(objects[name]))
+    before = {name: _copy(obj) for name, obj in objects.items() if not state.verifies(obj)}
+    order = sorted(objects, key=lambda name: (state.verifies(objects[name]), before.get(name) is None))
     done: list[tuple[str, Any]] = []
     for name in order:
-        before = None if state.verifies(objects[name]) else copy.deepcopy(objects[name].state_dict())
-        done.append((name, before))
+        done.append((name, before.get(name)))
         try:
             state.restore(objects[name], states[name])
         except Exception as error:
@@ -88,6 +88,14 @@ def _apply(objects: Mapping[str, Any], states: Mapping[str, Any], checkpoint: st
             if stuck:
                 raise TornStateError(checkpoint, [problem, *stuck]) from error
             raise StateMismatchError(checkpoint, [problem]) from error
+
+
+def _copy(obj: Any) -> Any:
+    """Return a copy of an object's state to go back to; None if there is none to be had."""
+    try:
+        return copy.deepcopy(obj.state_dict())
+    except Exception:  # noqa: BLE001 - too large for one more, or it holds what cannot be copied
+        return None
 
 
 def _undo(objects: Mapping[str, Any], done: Sequence[tuple[str, Any]]) -> list[str]:

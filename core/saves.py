@@ -159,10 +159,23 @@ class Saves:
         name, write_id = name_checkpoint(training.position)
         # Before anything can fail: what was logged is not lost with a save.
         training.decided(event, reasons, checkpoint=name)
-        self.wait()
-        training.make_up()
-        self._superseded = ()
-        self._began, self._blocked = began, 0.0
+        try:
+            self.wait()
+            training.make_up()
+            self._superseded = ()
+            self._began, self._blocked = began, 0.0
+            handle, taken, live = self._start(name, write_id, reasons)
+        except BaseException as error:
+            training.notes.failed(training.position, name, error)
+            raise
+        if live:
+            self._wait_here(handle, taken)
+        self._blocked = time.monotonic() - began
+        return handle
+
+    def _start(self, name: str, write_id: str, reasons: tuple[str, ...]) -> tuple[SaveHandle, Snapshot, bool]:
+        """Capture the state and hand it to the writer; also return whether training must wait until it is written."""
+        training = self._training
         metrics, scores = training.metrics_and_scores()
         self._tracker.started(training.position, time.monotonic(), scores)
         try:
@@ -186,10 +199,7 @@ class Saves:
         except BaseException:
             self._tracker.failed(self._saver.checkpoints)
             raise
-        if live:
-            self._wait_here(handle, taken)
-        self._blocked = time.monotonic() - began
-        return handle
+        return handle, taken, live
 
     def _take(self) -> tuple[Snapshot, bool]:
         """Return a snapshot, and whether training must wait until it is written."""

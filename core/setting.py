@@ -32,10 +32,11 @@ class Setting(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, /, **data: Any) -> None:
+        found: KeepbestError | None = None
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise _readable(error, type(self)) from None
+            found = _readable(error, type(self))
         except UnicodeEncodeError as error:  # of half a surrogate pair, pydantic can make no message
             raise PolicyError(f"{type(self).__name__}: what it holds cannot be written as text: {error}.") from error
         except RecursionError as error:
@@ -43,6 +44,8 @@ class Setting(BaseModel):
         except TypeError as error:
             # A dictionary in place of a nested setting, with keys that are not words.
             raise PolicyError(f"{type(self).__name__}: the name of a field must be a word ({error}).") from error
+        if found is not None:  # raised here, it does not hold pydantic's, which may hold it: Python sees no such circle
+            raise found.with_traceback(None)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with the fields in `update` replaced, checked as any other."""

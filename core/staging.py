@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Sequence
 
+from ..storage.pages import pages
 from .tensor import Lane
 
 _PAGE = 4096
@@ -45,7 +46,7 @@ class Staging:
         if end > self.nbytes:
             self.release()  # before the larger one is made
             try:
-                self._block = mmap.mmap(-1, end)
+                self._block = pages(end)
             except OSError as error:
                 raise MemoryError(f"{end:,} bytes for a snapshot cannot be had") from error
             self.generation += 1

@@ -163,17 +163,17 @@ class Training:
 
     def end(self, cause: Cause, error: str | None = None) -> None:
         """Note that training ended; what cannot be written now is told when this is closed."""
+        self._drain_steps()
         self.notes.ended(self.position, "stopped" if cause == "closed" and self.stopped else cause, error)
         with contextlib.suppress(StorageError):
             self.flush()
 
     def close(self) -> None:
-        """Record what waits and let go of the journal and the hooks."""
-        try:
+        """Record what waits and let go of the journal and the hooks; each also if what comes before it fails."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._hooks.close)
+            stack.callback(self._journal.close)
             self.flush()
-        finally:
-            self._journal.close()
-            self._hooks.close()
 
     def _drain_steps(self) -> None:
         for row in self._steps.drain():

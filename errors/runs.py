@@ -41,9 +41,10 @@ class NotARunError(RunError, NotADirectoryError):
     Do: Give the folder or prefix that a Checkpointer writes to.
     """
 
-    def __init__(self, url: str, problem: str) -> None:
-        self.url, self.problem = url, problem
-        super().__init__(f"{url} {problem}. Give the folder or prefix that a Checkpointer writes to.")
+    def __init__(self, url: str, problem: str, near: Sequence[str] = ()) -> None:
+        self.url, self.problem, self.near = url, problem, tuple(near)
+        meant = f" Did you mean {' or '.join(near[:3])}?" if near else ""
+        super().__init__(f"{url} {problem}. Give the folder or prefix that a Checkpointer writes to.{meant}")
 
 
 class CheckpointNotFoundError(RunError, LookupError):
@@ -54,12 +55,19 @@ class CheckpointNotFoundError(RunError, LookupError):
     Do: Take one of those that the text names; `keepbest ls` lists all.
     """
 
-    def __init__(self, wanted: object, url: str, known: Sequence[str] = ()) -> None:
+    def __init__(self, wanted: object, url: str, known: Sequence[str] = (), *, gone: bool = False) -> None:
+        """`gone`: what is wanted is a name as checkpoints have it, so it is not misspelt."""
         self.wanted, self.url, self.known = wanted, url, tuple(known)
         held = f"It holds {listed(known[-8:])}." if known else "It holds none."
-        super().__init__(
-            f"no checkpoint '{wanted}' in {url}. {held}{did_you_mean(str(wanted), (*known, 'best', 'latest'))}"
-        )
+        if known and wanted == "best":
+            meant = " None of them is ranked by a metric; 'latest' is the newest."
+        elif gone:
+            meant = " It may have been retired: the policy's keep_… settings say what stays."
+        elif wanted in ("best", "latest"):
+            meant = ""
+        else:
+            meant = did_you_mean(str(wanted), (*known, "best", "latest"))
+        super().__init__(f"no checkpoint '{wanted}' in {url}. {held}{meant}")
 
 
 class AmbiguousNameError(CheckpointNotFoundError):

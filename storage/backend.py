@@ -155,8 +155,11 @@ class Backend(Protocol):
         such.
         """
 
-    def list(self, prefix: str) -> list[Entry]:
-        """Return all objects whose key starts with `prefix` (empty, or ending in "/"), sorted by key; never cached."""
+    def list(self, prefix: str, *, limit: int | None = None) -> list[Entry]:
+        """Return all objects whose key starts with `prefix` (empty, or ending in "/"), sorted by key; never cached.
+
+        With `limit` at most so many, those that are found first, and without looking for the others.
+        """
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete these; one that does not exist is no error. Durable after `settle`."""
@@ -218,6 +221,8 @@ _BACKENDS = {
 }
 
 
+_RESERVED = frozenset(("cls", "self"))
+"""Names that Python itself gives to what makes a filesystem."""
 _TORN_SCHEME = re.compile(r"(s3a?|gcs|gs|abfss?|az|sftp):/?(?!/)", re.IGNORECASE)
 
 
@@ -229,7 +234,7 @@ def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
         storage_options: what fsspec takes for the scheme; never logged.
 
     Raises:
-        ConfigError: no backend serves the scheme.
+        ConfigError: no backend serves the scheme, or has such an option.
         NotARunError: the URL is a file, not a folder.
     """
     if isinstance(url, os.PathLike):
@@ -245,6 +250,9 @@ def open_backend(url: str | os.PathLike[str], storage_options: Mapping[str, Any]
     if found and any("\ud800" <= character <= "\udfff" for character in url):  # local names may be any bytes
         shown = without_password(url).encode("ascii", "backslashreplace").decode()
         raise ConfigError(f"{shown} is no URL: it holds bytes that are no text.")
+    reserved = _RESERVED.intersection(storage_options or {})
+    if reserved:
+        raise ConfigError(f"there is no storage option '{min(reserved)}'. Leave it out.")
     name = _BACKENDS.get(scheme if found else "", "remote")
     module = importlib.import_module(f".{name}", __package__)
     opened: Backend = module.open_backend(url, dict(storage_options or {}))

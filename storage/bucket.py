@@ -153,7 +153,7 @@ class BucketBackend:
         found = self._transfer.call(lambda: self._client.uploads(self._key(prefix)))
         return [upload for upload in found if checkpoint_of(upload.key[len(self._prefix) :]) is not None]
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str, *, limit: int | None = None) -> list[Entry]:
         """List anew; one request for each 1,000 objects."""
         found: list[Entry] = []
         start: str | None = None
@@ -162,8 +162,8 @@ class BucketBackend:
                 functools.partial(self._client.list, self._key(prefix), start), small=True
             )
             found.extend(self._shown(entry) for entry in page if not entry.key.endswith("/"))
-            if start is None:
-                return sorted(found, key=lambda entry: entry.key)
+            if start is None or (limit is not None and len(found) >= limit):
+                return sorted(found, key=lambda entry: entry.key)[:limit]
 
     def _shown(self, entry: Entry) -> Entry:
         return Entry(key=entry.key[len(self._prefix) :], size=entry.size, modified=entry.modified)

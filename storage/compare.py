@@ -63,7 +63,7 @@ class Figures:
     """By how much the values of a tensor differ. Elements that are not finite enter only `changed` and `nonfinite`."""
 
     relative: float
-    """‖after - before‖ / ‖before‖, Euclidean; infinite where all was zero before and is not now."""
+    """‖after - before‖ / ‖before‖, Euclidean; infinite where all was zero before and is not now, or too large."""
     largest: float
     """The largest difference of one element, its absolute value."""
     changed: float
@@ -279,7 +279,7 @@ class _Measured:
         """Return the figures of all that was added."""
         relative = self._apart / self._length if self._length else math.inf if self._apart else 0.0
         return Figures(
-            relative=relative,
+            relative=math.inf if math.isnan(relative) else relative,  # of two lengths that no float holds
             largest=self._largest,
             changed=self._changed / self._elements if self._elements else 0.0,
             nonfinite=self._nonfinite,

@@ -21,6 +21,7 @@ from typing import Self
 
 from . import progress
 from .backend import Buffer, Chunk, Held
+from .pages import pages
 
 try:
     import fcntl
@@ -313,7 +314,7 @@ class _Disk:
         """Return a buffer that begins on a page; two are used by turns."""
         if self._made < 2:  # noqa: PLR2004 - one is filled while the other is written
             self._made += 1
-            return mmap.mmap(-1, _BOUNCE)
+            return pages(_BOUNCE)
         return self._free.get()
 
     def end(self, *, write: bool) -> None:

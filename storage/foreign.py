@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -103,7 +104,7 @@ def place(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> tu
         ObjectExistsError: a name is taken.
         StorageError: the folder cannot be written.
     """
-    existed = folder.exists()
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
     local = LocalBackend(folder)
     scratch = Path(local.scratch())
     try:
@@ -118,8 +119,9 @@ def place(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> tu
         local.settle()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if not existed and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        with contextlib.suppress(OSError):  # ends at the first that is not empty
+            for each in new:
+                each.rmdir()
     return placed
 
 

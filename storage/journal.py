@@ -11,6 +11,7 @@ or that holds the rows of a future that was abandoned still gives the exact hist
 from __future__ import annotations
 
 import contextlib
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -179,8 +180,13 @@ class _Lines:
         if note is None or not isinstance(branch, str) or not isinstance(rows, int):
             return
         notes = self._notes.setdefault(Mark(branch=branch, rows=rows), [])
-        if note not in notes[-1:]:  # written once more, as the first time seemed to have failed
+        if not (notes and alike(note, notes[-1])):  # else written once more, as the first time seemed to have failed
             notes.append(note)
+
+
+def alike(one: Row | Note, other: Row | Note) -> bool:
+    """Return whether two entries say the same; NaN, which equals nothing, is like NaN."""
+    return one == other or (one.kind == other.kind and repr(one) == repr(other))
 
 
 def _last(branches: Mapping[str, Mapping[int, Row]], parents: Mapping[str, Mark]) -> Mark | None:
@@ -224,9 +230,10 @@ def _parse(parsed: Mapping[str, Any]) -> tuple[Mark, Mark | None, Row] | None:
             time=float(parsed["time"]),
             metrics={name: float(value) for name, value in parsed["metrics"].items()},
         )
-        return _mark(parsed["branch"], parsed["row"]), _parent(parsed.get("from")), row
+        place = _mark(parsed["branch"], parsed["row"]), _parent(parsed.get("from"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
+    return (*place, row) if math.isfinite(row.time) else None  # as `Moment` of a note
 
 
 def _parent(found: Mapping[str, Any] | None) -> Mark | None:

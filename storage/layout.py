@@ -23,11 +23,12 @@ TENSOR_SUFFIX = ".safetensors"
 TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are being written or were left by a crash; nobody reads them."""
 
-_CHECKPOINT = re.compile(r"(?=epoch-|step-)(epoch-\d{3,}_)?(step-\d{6,}_)?[0-9a-f]{6}(-[a-z]+)?")
+_CHECKPOINT = re.compile(r"(?=epoch-|step-)(?:epoch-(\d{3,})_)?(?:step-(\d{6,})_)?[0-9a-f]{6}(?:-[a-z]+)?")
 _COMMIT = re.compile(r"commits/([0-9]{8,})\.json")
 _TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}")
 _SIGNATURE = re.compile(r"signature-[0-9a-f]{32}\.json")
 _INDEX = re.compile(r"commits/index-([0-9]{8,})\.json")
+_IN_RUN = re.compile(rf"(?:(.*)/)?(?:commits/(?:index-)?[0-9]{{8,}}\.json|checkpoints/(?:{_CHECKPOINT.pattern})/.*)")
 
 
 def checkpoint_name(*, epoch: int | None, step: int, write_id: str) -> str:
@@ -36,6 +37,15 @@ def checkpoint_name(*, epoch: int | None, step: int, write_id: str) -> str:
     if step or epoch is None:
         parts.append(f"step-{step:06d}")
     return "_".join([*parts, write_id[:6]])
+
+
+def checkpoint_place(name: str) -> tuple[int | None, int] | None:
+    """Return the epoch, from 0 (None: before the first), and the steps (0: none were counted) in a checkpoint's name.
+
+    None if the name is none that `checkpoint_name` builds.
+    """
+    match = _CHECKPOINT.fullmatch(name)
+    return None if match is None else (int(match[1]) - 1 if match[1] else None, int(match[2] or 0))
 
 
 def data_prefix(name: str) -> str:
@@ -56,6 +66,18 @@ def signature_file(key_id: str) -> str:
 def is_signature(file: str) -> bool:
     """Say whether a file of a checkpoint's folder is a signature."""
     return _SIGNATURE.fullmatch(file) is not None
+
+
+def run_of(path: str) -> str | None:
+    """Return the run that `path` is a commit or a checkpoint's file of, by its look; None: of none."""
+    match = _IN_RUN.fullmatch(path)
+    return None if match is None else match[1] or ""
+
+
+def run_around(folder: str) -> str | None:
+    """Return the run that `folder` is a part of, by its look: a checkpoint's, or the one of all of them, or commits."""
+    files = ("x", "epoch-001_000000/x", "00000001.json")
+    return next((found for file in files if (found := run_of(f"{folder}/{file}")) is not None), None)
 
 
 def checkpoint_of(key: str) -> str | None:

@@ -7,9 +7,9 @@ file is still there and as long as it was.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, FailFast, TypeAdapter
 
 from ..errors import DamagedError, DamagedManifestError, ObjectNotFoundError
 from .backend import Backend, Entry
@@ -52,7 +52,7 @@ class _Record(BaseModel):
     checkpoint: CheckpointInfo
 
 
-_RECORDS = TypeAdapter(list[_Record])
+_RECORDS = TypeAdapter(Annotated[list[_Record], FailFast()])
 
 
 def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
@@ -140,11 +140,7 @@ def _read_index(backend: Backend, index: Entry) -> dict[int, _Record]:
     if index.size > _LARGEST:
         return {}
     try:
-        body = unseal(backend.read(index.key), f"{backend.url}/{index.key}")
-        found = from_json(body)
-        if not isinstance(found, list):
-            return {}
-        records = [_Record.model_validate(record) for record in found]  # ends at the first that is none
+        records = _RECORDS.validate_json(unseal(backend.read(index.key), f"{backend.url}/{index.key}"))
     except (DamagedError, ObjectNotFoundError, ValueError, RecursionError, MemoryError):  # a hint that is of no use
         return {}
     return {record.checkpoint.sequence: record for record in records}

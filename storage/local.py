@@ -17,6 +17,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -73,8 +74,11 @@ def local_path(url: str) -> Path:
         raise ConfigError(
             f"{without_password(url)} is no local path, and a run in a local folder can place files only there."
         )
+    path = unquote(rest) if found else url
+    if "\0" in path:
+        raise ConfigError(f"{url} is no path: it holds a zero byte.")
     try:
-        return Path(unquote(rest) if found else url).expanduser().absolute()
+        return Path(path).expanduser().absolute()
     except RuntimeError as error:
         raise ConfigError(f"{url}: whose home that is, is not known. Write the path out.") from error
 
@@ -220,11 +224,11 @@ class LocalBackend:
         """Return none: what is half-written here has a temporary name, and is listed."""
         return []
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str, *, limit: int | None = None) -> list[Entry]:
         """Walk the folder; links are not followed."""
         path = self._path(prefix)
         with self._translated(path, "list"):
-            return sorted(_walk(path, prefix), key=lambda entry: entry.key)
+            return sorted(islice(_walk(path, prefix), limit), key=lambda entry: entry.key)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Unlink files, and the checkpoint folders that this leaves empty."""

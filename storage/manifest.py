@@ -27,6 +27,8 @@ FORMAT_MAJOR = 1
 FORMAT_MINOR = 0
 
 _MOST_AXES = 1000
+_MOST_ELEMENTS = 2**59
+"""Of one array, of 16 bytes each: NumPy can count the bytes of no more, even where one axis is 0 and there are none."""
 _MOST_PROBLEMS = 1000
 _LONGEST_NUMBER = 9
 """Digits of a major version."""
@@ -66,7 +68,7 @@ def check_shape(shape: Sequence[int]) -> None:
     """Raise ValueError unless arrays may have this shape: a stranger's may have a thousand axes, of any length."""
     if len(shape) > _MOST_AXES:
         raise ValueError(f"it has {len(shape):,} axes")
-    if math.prod(length for length in shape if length) >= 2**63:
+    if math.prod(length for length in shape if length) >= _MOST_ELEMENTS:
         raise ValueError("it has more elements than can be counted")
 
 
@@ -191,15 +193,20 @@ class CheckpointInfo:
         return None
 
 
+def todays_scores(checkpoints: Sequence[CheckpointInfo]) -> tuple[Score, ...]:
+    """Return the scores of the newest checkpoint that has any: one that was converted has none."""
+    scored = (found for found in checkpoints if found.scores)
+    newest = max(scored, key=lambda found: found.sequence, default=None)
+    return () if newest is None else newest.scores
+
+
 def with_todays_scores(checkpoints: Sequence[CheckpointInfo]) -> list[CheckpointInfo]:
-    """Return the records with a score for each monitor of the newest one, so that a change of monitor loses no best.
+    """Return the records with a score for each of today's monitors, so that a change of monitor loses no best.
 
     A checkpoint from before the change is ranked by the value that was logged with it, as it was; one without that
     metric does not rank.
     """
-    if not checkpoints:
-        return []
-    today = max(checkpoints, key=lambda found: found.sequence).scores
+    today = todays_scores(checkpoints)
     return [_scored(checkpoint, today) for checkpoint in checkpoints]
 
 

@@ -96,7 +96,7 @@ class MemoryBackend:
         """Return none: an object comes into being whole."""
         return []
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str, *, limit: int | None = None) -> list[Entry]:
         """List under the lock."""
         with _LOCK:
             try:
@@ -105,7 +105,7 @@ class MemoryBackend:
                 return []
             cut = len(self._root) + 1
             entries = [self._entry(path[cut:], item) for path, item in found.items()]
-        return sorted(entries, key=lambda entry: entry.key)
+        return sorted(entries, key=lambda entry: entry.key)[:limit]
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete under the lock."""

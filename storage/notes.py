@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+import pydantic
+from pydantic import TypeAdapter, ValidationError
 
+from .jsonfloat import float_to_json
 from .manifest import JsonFloat, Moment, Natural
 
+# Plain dataclasses: two are made with every `log`, and a pydantic model takes several times as long to make and dump.
+# What is read is checked by pydantic, against the same types.
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
-
-class Check(_Record):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
     """What one monitor made of the metrics of one epoch."""
 
     monitor: str
@@ -53,7 +57,8 @@ class Check(_Record):
     """One sentence, for people; it counts epochs from 1."""
 
 
-class _Note(_Record):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Note:
     time: Moment
     """Seconds since 1970."""
     epoch: Natural | None
@@ -62,18 +67,20 @@ class _Note(_Record):
     """Training steps closed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Began(_Note):
     """A process began to train: afresh, or from a checkpoint. Written before its first row."""
 
     kind: Literal["began"] = "began"
     checkpoint: str | None
     """The name of what it continues; None: the beginning."""
-    policy: dict[str, Any] = {}
+    policy: dict[str, Any] = field(default_factory=dict)
     """The policy's settings, as `CheckpointPolicy.model_dump(mode="json")` gives them."""
     host: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decided(_Note):
     """A check: every `log`, and whenever else a save was due."""
 
@@ -92,6 +99,7 @@ class Decided(_Note):
     """A monitor says that training should end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saved(_Note):
     """A save has ended well: the checkpoint is committed and durable."""
 
@@ -108,6 +116,7 @@ class Saved(_Note):
     """Names of the checkpoints that were deleted after it, as the policy no longer keeps them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SaveFailed(_Note):
     """A save has failed; older checkpoints are unharmed."""
 
@@ -117,6 +126,7 @@ class SaveFailed(_Note):
     """Class and message."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WentBack(_Note):
     """Training went back to a checkpoint and goes on from there, in the same process."""
 
@@ -124,27 +134,23 @@ class WentBack(_Note):
     checkpoint: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(_Note):
-    """The process let go of the run. Absent: it was killed, or trains still."""
+    """The process let go of the run. Absent: it was killed, never closed its Checkpointer, or trains still."""
 
     kind: Literal["ended"] = "ended"
     cause: Literal["complete", "stopped", "signal", "exception", "closed"]
     """"complete": `epochs(n)` came to its end; "stopped": a monitor ended it; "closed": the loop ended by itself."""
     error: str | None = None
-    """The class of the exception."""
+    """The class of the exception; None with "exception": the Checkpointer was closed without a last save."""
 
 
-Note = Annotated[Began | Decided | Saved | SaveFailed | WentBack | Ended, Field(discriminator="kind")]
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[Note]:
-    return TypeAdapter(Note)
+Note = Began | Decided | Saved | SaveFailed | WentBack | Ended
 
 
 def note_to_json(note: Note) -> dict[str, Any]:
     """Return a note's fields as plain data for a line of the journal; what is as usual is left out."""
-    return {"kind": note.kind, **note.model_dump(mode="json", exclude_defaults=True)}
+    return {"kind": note.kind, **_unusual(note)}
 
 
 def note_from_json(line: Mapping[str, Any]) -> Note | None:
@@ -153,3 +159,37 @@ def note_from_json(line: Mapping[str, Any]) -> Note | None:
         return _adapter().validate_python(line)
     except (ValidationError, RecursionError):
         return None
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Note]:
+    return TypeAdapter(Annotated[Note, pydantic.Field(discriminator="kind")])
+
+
+def _unusual(record: Note | Check) -> dict[str, Any]:
+    """Return the fields that differ from their defaults."""
+    names, usual, values = _PLANS[type(record)]
+    told: dict[str, Any] = {}
+    for name, default, value in zip(names, usual, values(record), strict=True):
+        if value is default or value == default:
+            continue
+        if isinstance(value, float):
+            told[name] = float_to_json(value)
+        elif isinstance(value, tuple):
+            told[name] = [_unusual(each) if isinstance(each, Check) else each for each in value]
+        else:
+            told[name] = value
+    return told
+
+
+def _plan(kind: type[Note | Check]) -> tuple[tuple[str, ...], tuple[object, ...], attrgetter[tuple[Any, ...]]]:
+    """Return names and defaults of a record's fields, and what gets their values."""
+    names = tuple(each.name for each in fields(kind))
+    return names, tuple(_default(each) for each in fields(kind)), attrgetter(*names)
+
+
+def _default(of: Field[Any]) -> object:
+    return of.default if of.default_factory is MISSING else of.default_factory()
+
+
+_PLANS = {kind: _plan(kind) for kind in (Check, Began, Decided, Saved, SaveFailed, WentBack, Ended)}

@@ -13,6 +13,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -160,7 +161,7 @@ class ObstoreClient(S3Client):
                 "retry_timeout": dt.timedelta(seconds=0.9 * _SHARE * self._settings.idle),
                 "backoff": {**backoff, "base": 2},
             }
-            identity: Any = {"skip_signature": True} if self._fs.anon else {"credential_provider": self._credentials}
+            identity: Any = {"skip_signature": True} if self._fs.anon else {"credential_provider": _Credentials(self)}
             self._stores[way] = S3Store(
                 self.bucket,
                 endpoint=meta.endpoint_url,
@@ -173,7 +174,7 @@ class ObstoreClient(S3Client):
             )
         return self._stores[way]
 
-    def _credentials(self) -> dict[str, Any]:
+    def credentials(self) -> dict[str, Any]:
         """Return what s3fs goes by, renewed if it has expired; obstore asks again when these are five minutes old."""
 
         async def frozen() -> Any:
@@ -220,6 +221,19 @@ class ObstoreClient(S3Client):
         facts = {"HTTPStatusCode": int(status or 0), "HTTPHeaders": {"content-type": kind}}
         told = translate({**answer, "ResponseMetadata": facts}, method, location, self.bucket, hide)
         return TransientError(told.error, tried=status >= "500") if isinstance(told, TransientError) else told
+
+
+class _Credentials:
+    """What obstore asks. It does not hold the client, which holds what asks it: Python sees no circle through Rust."""
+
+    def __init__(self, client: ObstoreClient) -> None:
+        self._client = weakref.ref(client)
+
+    def __call__(self) -> dict[str, Any]:
+        client = self._client()
+        if client is None:
+            raise ReferenceError("the run that these credentials belong to was let go")
+        return client.credentials()
 
 
 class _Source:

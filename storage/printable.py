@@ -13,6 +13,11 @@ def without_password(url: str) -> str:
     return url if url.startswith("github://") else USER.sub(r"\1@", url, count=1)  # github://org:repo@branch
 
 
+def without_passwords(text: str) -> str:
+    """Return a text, such as a stranger's error, without the passwords of the URLs in it."""
+    return USER.sub(r"\1@", text)
+
+
 def printable(text: str) -> str:
     r"""Return `text` with everything that could steer a terminal written out, as in `\x1b`.
 

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -187,9 +188,11 @@ class RemoteBackend:
         """Return none: what is being written has a temporary name, which listings show."""
         return []
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str, *, limit: int | None = None) -> list[Entry]:
         """List anew, folder by folder."""
-        found = self._connections.call(self._where(prefix), "list", lambda fs: list(self._walk(fs, prefix)))
+        found = self._connections.call(
+            self._where(prefix), "list", lambda fs: list(islice(self._walk(fs, prefix), limit))
+        )
         return sorted(found, key=lambda entry: entry.key)
 
     # ── change ────────────────────────────────────────────────────────────────────────────────────────────────────

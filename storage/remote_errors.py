@@ -24,8 +24,8 @@ from ..errors import (
     StoragePermissionError,
     UnreachableError,
 )
-from .printable import USER
 from .printable import without_password as without_password  # noqa: PLC0414 - others find it here
+from .printable import without_passwords
 from .sockets import causes
 
 _REFUSED = {
@@ -65,7 +65,7 @@ class Secrets:
 
     def hide(self, text: str) -> str:
         """Return `text` with `***` in the place of each secret."""
-        text = USER.sub(r"\1@", text)
+        text = without_passwords(text)
         for secret in self._texts:
             text = text.replace(secret, "***")
         return _SECRET_IN_TEXT.sub(r"\1=***", text)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import AmbiguousNameError, CheckpointNotFoundError, KeepbestError, NotARunError, UntrustedError
@@ -15,7 +16,16 @@ from .checkpoint import Checkpoint
 from .history import History, Row
 from .htmltable import html_table
 from .journal import Mark, read_entries, read_history
-from .layout import CHECKPOINTS, COMMITS, checkpoint_of, commit_sequence, data_key
+from .layout import (
+    CHECKPOINTS,
+    COMMITS,
+    checkpoint_of,
+    checkpoint_place,
+    commit_sequence,
+    data_key,
+    run_around,
+    run_of,
+)
 from .listing import Listing, read_listing
 from .manifest import CheckpointInfo, info, with_todays_scores
 from .notes import Note
@@ -23,6 +33,12 @@ from .trust import Trust, Trusted, as_trusted
 
 _SHOWN = 10
 """Checkpoints that a notebook shows, besides the best."""
+_FIRST = 16
+"""Objects among which one of the run's own is looked for first; a run of 10,000 checkpoints is not listed twice."""
+_LOOKED_THROUGH = 1000
+"""Objects of a place that is no run, among which those of runs below it are looked for."""
+_LISTED_AT_ONCE = ("", "s3", "s3a", "gs", "gcs", "memory")
+"""Schemes of places that need no request for each of their folders."""
 
 
 def open_run(
@@ -52,8 +68,25 @@ def open_run(
     demanded = as_trusted(trusted)
     run = Run(open_backend(url, storage_options), demanded)
     if not run.exists():
-        raise NotARunError(run.url, "holds no run")
+        raise NotARunError(run.url, "holds no run", _runs_near(run.backend, storage_options))
     return run
+
+
+def _runs_near(backend: Backend, storage_options: Mapping[str, Any] | None) -> list[str]:
+    """Return the URLs of runs below a place, or of the run that it is in, as far as some keys tell. Raises nothing."""
+    scheme, _, rest = backend.url.rpartition("://")
+    if scheme not in _LISTED_AT_ONCE:
+        return []
+    with contextlib.suppress(KeepbestError):
+        below = {run_of(entry.key) for entry in backend.list("", limit=_LOOKED_THROUGH)} - {None, ""}
+        if below:
+            return [f"{backend.url}/{folder}" for folder in sorted(filter(None, below))]
+        around = run_around(rest)
+        if around:
+            url = backend.url.removesuffix(rest) + around
+            if Run(open_backend(url, storage_options)).exists():
+                return [url]
+    return []
 
 
 class Run:
@@ -101,10 +134,17 @@ class Run:
     def exists(self) -> bool:
         """Say whether a run is here, even one with no checkpoint yet; another program's folder is none."""
         return (
-            any(commit_sequence(entry.key) is not None for entry in self.backend.list(COMMITS))
-            or any(checkpoint_of(entry.key) is not None for entry in self.backend.list(CHECKPOINTS))
+            self._holds(COMMITS, commit_sequence)
+            or self._holds(CHECKPOINTS, checkpoint_of)
             or bool(self.history().rows)
         )
+
+    def _holds(self, prefix: str, parse: Callable[[str], object]) -> bool:
+        """Say whether a key below `prefix` is one that `parse` knows; mostly, one of the first is."""
+        first = self.backend.list(prefix, limit=_FIRST)
+        if any(parse(entry.key) is not None for entry in first):
+            return True
+        return len(first) == _FIRST and any(parse(entry.key) is not None for entry in self.backend.list(prefix))
 
     def listing(self) -> Listing:
         """Return all commits, damaged ones too; with `trusted`, those that are not signed are among the damaged."""
@@ -166,7 +206,8 @@ class Run:
         exact = [found for found in held if text in (found.name, str(found.sequence))]
         close = exact or [found for found in held if isinstance(which, str) and found.name.startswith(text)]
         if not close:
-            raise CheckpointNotFoundError(which, self.url, [found.name for found in held])
+            gone = checkpoint_place(text) is not None
+            raise CheckpointNotFoundError(which, self.url, [found.name for found in held], gone=gone)
         if len(close) > 1:
             raise AmbiguousNameError(text, self.url, [found.name for found in close])
         if self.trusted is not None:

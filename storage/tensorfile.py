@@ -119,14 +119,9 @@ def write(  # noqa: PLR0913 - what is written, and what is known of older files
         spare: what `Backend.recycle` returned, and the record of what that file holds.
     """
     large = file.data_bytes >= LARGE
-    stream = TensorStream(
-        file.header,
-        file.offsets,
-        data,
-        base=base[1] if base is not None and large and backend.capabilities.delta else None,
-        spare=spare[1] if spare is not None else None,
-    )
-    if base is not None and large and (backend.capabilities.delta or backend.capabilities.links):
+    delta = large and backend.capabilities.delta
+    stream = _stream(file, data, base=base and base[1], spare=spare and spare[1], delta=delta)
+    if base is not None and (delta or (large and backend.capabilities.links)):
         with contextlib.suppress(ObjectNotFoundError):  # somebody deleted it
             if stream.is_all_of(base[1]):
                 backend.copy(base[0], key)
@@ -151,6 +146,21 @@ def write(  # noqa: PLR0913 - what is written, and what is known of older files
             for name, (begin, end) in file.offsets.items()
         },
     )
+
+
+def _stream(
+    file: TensorFilePlan, data: Bytes, *, base: Artifact | None, spare: Artifact | None, delta: bool
+) -> TensorStream:
+    """Return the stream of a file; what of it may be the same in an older one is what will be compared.
+
+    A tensor that differs between the two older files may well differ again, and is not compared; if it does not, it is
+    written anew. Where blocks can be shared with `base` (`delta`), all is compared.
+    """
+    training: frozenset[str] = frozenset()
+    if base is not None and spare is not None and not delta:
+        old, new = spare.tensors or {}, base.tensors or {}
+        training = frozenset(name for name in old.keys() & new.keys() if old[name].digest != new[name].digest)
+    return TensorStream(file.header, file.offsets, data, base=base if delta else None, spare=spare, training=training)
 
 
 def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | None = None) -> dict[str, TensorView]:

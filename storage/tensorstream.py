@@ -1,13 +1,13 @@
 """Tensor stream: the bytes of a tensor file, cut into chunks, hashed on their way, without what an older file has.
 
-Where there is nothing to compare with, a chunk is hashed while those before it are being sent. Where there is, tensors
-are hashed first: one whose digest is that of the older tensor is sent as `Held`.
+Where there is nothing to compare with, or a tensor is known to train, a chunk is hashed while those before it are being
+sent. Else the tensor is hashed first: one whose digest is that of the older tensor is sent as `Held`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from .backend import Chunk, Held
@@ -18,6 +18,8 @@ LARGE = 1 << 20
 """Bytes from which a tensor is a chunk, or several, by itself; and from which it is worth to hold some back."""
 
 _CHUNK = 8 << 20
+_HASHED = 2 << 20
+"""Bytes that are hashed at a time, for two digests: what was read for the first is in the cache for the second."""
 _IN_PLACE = 64 << 10
 """Bytes from which it is worth to pass over some that are in place: the pages at their edges are written anyway."""
 
@@ -37,7 +39,7 @@ class Bytes(Protocol):
 class TensorStream:
     """The stream of a tensor file. It can be gone through again, from its beginning."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a file, and what is known of older ones
         self,
         header: bytes,
         offsets: Offsets,
@@ -45,6 +47,7 @@ class TensorStream:
         *,
         base: Artifact | None = None,
         spare: Artifact | None = None,
+        training: Collection[str] = (),
     ) -> None:
         """Take a file.
 
@@ -54,16 +57,25 @@ class TensorStream:
             data: the data.
             base: the record of the file that `Held` bytes may be in.
             spare: the record of the file that is written over.
+            training: the tensors that are not expected to be what they were; they are compared with nothing.
         """
         self.base = base
         self.nbytes = len(header) + len(data)
-        self.whole = Hasher()
         self.digests: dict[str, str] = {}
         """Of each tensor, when the stream has ended."""
         self._header = header
         self._offsets = offsets
         self._data = data
         self._spare = spare
+        self._training = training
+        self._yielded = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.whole = Hasher()
+        """Of the file, up to `_hashed`; it goes from tensor to tensor without a hole."""
+        self.whole.update(self._header)
+        self._hashed = 0
 
     def is_all_of(self, older: Artifact) -> bool:
         """Say whether the file is, byte for byte, an older one. Cost: hashing up to the first tensor that is not."""
@@ -73,11 +85,12 @@ class TensorStream:
         return all(name in records and self._digest(name) == records[name].digest for name in self._offsets)
 
     def __iter__(self) -> Iterator[Chunk]:
-        self.whole = Hasher()
-        self.whole.update(self._header)
+        if self._yielded:
+            self._begin()
+        self._yielded = True
         yield self._header
         for names in self._groups():
-            if any(self._candidates(name) for name in names):
+            if any(name in self.digests or self._candidates(name) for name in names):
                 yield from self._compared(names)
             else:
                 yield from self._streamed(names)
@@ -101,39 +114,40 @@ class TensorStream:
     # ── nothing to compare with ───────────────────────────────────────────────────────────────────────────────────
 
     def _streamed(self, names: list[str]) -> Iterator[memoryview]:
-        """Yield the tensors of a group, each chunk hashed just before: twice, but the second time in the cache."""
+        """Yield the tensors of a group, each chunk hashed just before."""
         low, high = self._span(names)
         hasher, place = Hasher(), 0
         for begin, end in _chunks(low, high):
             chunk = self._data[begin:end]
-            self.whole.update(chunk)
-            while place < len(names) and self._offsets[names[place]][0] < end:
-                first, last = self._offsets[names[place]]
-                hasher.update(chunk[max(first, begin) - begin : min(last, end) - begin])
-                if last > end:
-                    break
-                self.digests[names[place]] = finish(hasher)
-                hasher, place = Hasher(), place + 1
+            for at, until in _chunks(begin, end, _HASHED):
+                self.whole.update(chunk[at - begin : until - begin])
+                while place < len(names) and self._offsets[names[place]][0] < until:
+                    first, last = self._offsets[names[place]]
+                    hasher.update(chunk[max(first, at) - begin : min(last, until) - begin])
+                    if last > until:
+                        break
+                    self.digests[names[place]] = finish(hasher)
+                    hasher, place = Hasher(), place + 1
+            self._hashed = end
             yield chunk
 
     # ── something to compare with ─────────────────────────────────────────────────────────────────────────────────
 
     def _compared(self, names: list[str]) -> Iterator[Chunk]:
         """Yield the tensors of a group, those next to each other that are held by the same file as one."""
+        for name in names:
+            self._hash(name)  # all of them, before the first is sent
         found = [(place, list(group)) for place, group in itertools.groupby(names, self._place)]
         worth = [(place if self._is_worth(place, run) else None, run) for place, run in found]
         for place, runs in itertools.groupby(worth, lambda entry: entry[0]):
             low, high = self._span([name for _, run in runs for name in run])
             if place is not None and high > low:
-                data = self._data[low:high]
-                self._hash(data)
                 in_place, further = place
-                yield Held(data=data, begin=len(self._header) + low + further, in_place=in_place)
+                begin = len(self._header) + low + further
+                yield Held(data=self._data[low:high], begin=begin, in_place=in_place)
                 continue
             for begin, end in _chunks(low, high):
-                chunk = self._data[begin:end]
-                self.whole.update(chunk)
-                yield chunk
+                yield self._data[begin:end]
 
     def _place(self, name: str) -> _Place | None:
         """Return where an older file has a tensor with this very content, or None."""
@@ -142,6 +156,8 @@ class TensorStream:
 
     def _candidates(self, name: str) -> list[tuple[_Place, str]]:
         """Return where an older file has a tensor of this name and size, with its digest; in place if possible."""
+        if name in self._training:
+            return []
         begin, end = self._offsets[name]
         found = []
         for in_place, older in ((True, self._spare), (False, self.base)):
@@ -158,21 +174,30 @@ class TensorStream:
         return place is not None and high - low >= (_IN_PLACE if place[0] else LARGE)
 
     def _digest(self, name: str) -> str:
-        if name not in self.digests:
-            hasher = Hasher()
-            for begin, end in _chunks(*self._offsets[name]):
-                hasher.update(self._data[begin:end])
-            self.digests[name] = finish(hasher)
+        self._hash(name)
         return self.digests[name]
 
-    def _hash(self, data: memoryview) -> None:
-        for begin, end in _chunks(0, len(data)):
-            self.whole.update(data[begin:end])
+    def _hash(self, name: str) -> None:
+        """Hash a tensor, once: for its digest, and for that of the file if it comes next there."""
+        begin, end = self._offsets[name]
+        follows = begin == self._hashed
+        if name in self.digests and not (follows and end > begin):
+            return
+        hasher = Hasher()
+        for low, high in _chunks(begin, end):
+            chunk = self._data[low:high]
+            for at, until in _chunks(0, high - low, _HASHED):
+                if follows:
+                    self.whole.update(chunk[at:until])
+                hasher.update(chunk[at:until])
+        self.digests[name] = finish(hasher)
+        if follows:
+            self._hashed = end
 
     def _span(self, names: list[str]) -> tuple[int, int]:
         return self._offsets[names[0]][0], self._offsets[names[-1]][1]
 
 
-def _chunks(low: int, high: int) -> Iterator[tuple[int, int]]:
-    for begin in range(low, high, _CHUNK):
-        yield begin, min(begin + _CHUNK, high)
+def _chunks(low: int, high: int, length: int = _CHUNK) -> Iterator[tuple[int, int]]:
+    for begin in range(low, high, length):
+        yield begin, min(begin + length, high)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from ..errors import UnsupportedStateError
@@ -21,6 +22,11 @@ TensorDecoder = Callable[[str, Json], Any]
 
 _MAX_DEPTH = 100
 """Levels. Each takes four of Python's 1000 frames, and the caller may be deep down already."""
+_TOO_DEEP = "refers to itself, or is nested too deeply"
+_VALUE_BYTES = 16
+"""What a value takes at the least; in a pickle it may be one byte."""
+_TENSOR_BYTES = 256
+"""The same, of what refers to a tensor."""
 
 
 def encode(value: Any, path: str, tensor: TensorEncoder) -> Json:
@@ -37,9 +43,40 @@ def encode(value: Any, path: str, tensor: TensorEncoder) -> Json:
     return _encode(value, path, tensor, 0)
 
 
+def size(value: Any, path: str) -> int:
+    """Return about how many bytes of memory `encode` takes for `value`, without doing it.
+
+    What stands in many places counts in each, and is looked at once: it takes no longer than the value is large.
+
+    Args:
+        value: nested plain data and tensors.
+        path: where it stands, for errors.
+
+    Raises:
+        UnsupportedStateError: it refers to itself, or is nested too deeply.
+    """
+    known: dict[int, int] = {}
+
+    def of(item: Any, depth: int) -> int:
+        if isinstance(item, str | bytes | bytearray):
+            return _VALUE_BYTES + len(item)
+        if item is None or isinstance(item, int | float | complex):
+            return _VALUE_BYTES
+        if not isinstance(item, dict | list | tuple | set | frozenset | deque):
+            return _TENSOR_BYTES
+        if depth > _MAX_DEPTH:
+            raise UnsupportedStateError(path, item, why=_TOO_DEEP)
+        if id(item) not in known:
+            inside = chain(item, item.values()) if isinstance(item, dict) else item
+            known[id(item)] = _VALUE_BYTES + sum(of(each, depth + 1) for each in inside)
+        return known[id(item)]
+
+    return of(value, 0)
+
+
 def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  # noqa: C901, PLR0911, PLR0912 - a table
     if depth > _MAX_DEPTH:
-        raise UnsupportedStateError(path[:200], value, why="refers to itself, or is nested too deeply")
+        raise UnsupportedStateError(path[:200], value, why=_TOO_DEEP)
 
     def inner(item: Any, key: str) -> Json:
         return _encode(item, path + key, tensor, depth + 1)
@@ -117,24 +154,38 @@ def decode(value: Json, tensor: TensorDecoder) -> Any:
 
 def tensors_in(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
     """Yield for each tensor the keys on the way to it, joined by dots, and what `encode`'s own `tensor` returned."""
+    tag = next(iter(value), "") if isinstance(value, dict) and len(value) == 1 else ""
+    if tag.startswith("$") and tag not in _DECODERS:
+        yield path or "value", value[tag]
+    for key, item in _inside(value):
+        yield from tensors_in(item, f"{path}.{key}" if path else str(key))
 
-    def inside(items: Iterable[tuple[Any, Json]]) -> Iterator[tuple[str, Json]]:
-        for key, item in items:
-            yield from tensors_in(item, f"{path}.{key}" if path else str(key))
 
+def plain_in(value: Json, path: str = "") -> Iterator[str]:
+    """Yield for each value that has no tensor in it, and stands beside one that has, the keys on the way to it."""
+    for key, item in _inside(value):
+        where = f"{path}.{key}" if path else str(key)
+        if next(tensors_in(item), None) is None:
+            yield where
+        else:
+            yield from plain_in(item, where)
+
+
+def _inside(value: Json) -> Iterable[tuple[Any, Json]]:
+    """Return the keys and values of what may hold tensors."""
     if isinstance(value, list):
-        yield from inside(enumerate(value))
-    elif isinstance(value, dict):
-        tag = next(iter(value), "")
-        payload: Json = value.get(tag)
-        if len(value) != 1 or not tag.startswith("$"):
-            yield from inside(value.items())
-        elif tag not in _DECODERS:
-            yield path or "value", payload
-        elif tag in {"$dict", "$ordered", "$counter"}:
-            yield from inside((decode(key, lambda _tag, _payload: None), item) for key, item in payload)
-        elif tag in {"$tuple", "$deque"}:
-            yield from inside(enumerate(payload if tag == "$tuple" else payload[0]))
+        return enumerate(value)
+    if not isinstance(value, dict):
+        return ()
+    tag = next(iter(value), "")
+    if len(value) != 1 or not tag.startswith("$"):
+        return value.items()
+    payload: Json = value[tag]
+    if tag in {"$dict", "$ordered", "$counter"}:
+        return ((decode(key, lambda _tag, _payload: None), item) for key, item in payload)
+    if tag in {"$tuple", "$deque"}:
+        return enumerate(payload if tag == "$tuple" else payload[0])
+    return ()
 
 
 _DECODERS: dict[str, Callable[[Json, Callable[[Json], Any]], Any]] = {

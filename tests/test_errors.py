@@ -38,6 +38,12 @@ from keepbest.errors import (
         (StateMismatchError("c", ["p1", "p2"]), ValueError, {"problems": ("p1", "p2")}, "nothing was restored"),
         (RunExistsError("u", "c"), FileExistsError, {"url": "u", "latest": "c"}, "resume()"),
         (CheckpointNotFoundError("bets", "u", ["best"]), LookupError, {"wanted": "bets"}, "Did you mean 'best'"),
+        (
+            CheckpointNotFoundError("best", "u", ["a"]),
+            LookupError,
+            {"known": ("a",)},
+            "by a metric; 'latest' is the newest",
+        ),
         (ConcurrentWriterError("u", 7, "x"), KeepbestError, {"sequence": 7}, "stop one of them"),
         (DamagedFileError("f", "short", tensor="w"), ValueError, {"tensor": "w"}, "the tensor 'w' in f"),
         (ObjectNotFoundError("k"), FileNotFoundError, {"location": "k"}, "does not exist"),

@@ -12,6 +12,8 @@ from ...storage.notes import Note
 
 _LIMIT = 1000
 """Entries handed over at a time, at most."""
+PATIENCE = 60.0
+"""Seconds for which the end of training waits until everything was sent."""
 
 
 class Behind:
@@ -34,6 +36,7 @@ class Behind:
         self._queue: queue.SimpleQueue[Row | Note | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._surfaced = False
 
     def put(self, entry: Row | Note) -> None:
         """Have an entry sent soon.
@@ -41,24 +44,32 @@ class Behind:
         Raises:
             Exception: what `send` raised at an earlier one; nothing is sent any more.
         """
-        self._surface()
+        if self._error is not None:
+            self._surfaced = True
+            raise self._error
         if self._thread is None:
             # A daemon, so that a training that never closes its Checkpointer can still end.
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         self._queue.put(entry)
 
-    def close(self) -> None:
-        """Return when everything was sent; raises as `put`."""
+    def close(self) -> bool:
+        """Return when everything was sent; False if an error that `put` has raised already kept it from that.
+
+        Raises:
+            TimeoutError: it takes too long, as with a server that does not answer; training has ended, and goes home.
+            Exception: as `put`.
+        """
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)
-            thread.join()
-        self._surface()
-
-    def _surface(self) -> None:
-        if self._error is not None:
+            thread.join(PATIENCE)
+            if thread.is_alive():
+                raise TimeoutError(f"not everything was sent within {PATIENCE:.0f} s; the rest is not waited for")
+        if self._error is not None and not self._surfaced:
+            self._surfaced = True
             raise self._error
+        return self._error is None
 
     def _run(self) -> None:
         ended = False

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from ...errors import ConfigError
 from ...storage.history import Row
-
-_NAME = re.compile(r"(?=epoch-|step-)(?:epoch-(\d+)_)?(?:step-(\d+)_)?[0-9a-f]{6}\b.*")
+from ...storage.layout import checkpoint_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +31,8 @@ class Place:
 
 def place_of(checkpoint: str) -> Place | None:
     """Return where a checkpoint of this name was saved; None if the name does not say."""
-    match = _NAME.fullmatch(checkpoint)
-    if match is None:
-        return None
-    epoch, step = match.groups()
-    return Place(epoch=None if epoch is None else int(epoch) - 1, step=int(step or 0))
+    place = checkpoint_place(checkpoint)
+    return None if place is None else Place(epoch=place[0], step=place[1])
 
 
 def axis(epoch: int | None, step: int) -> int:

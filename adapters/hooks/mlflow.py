@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import ConfigError
 from ...storage.history import Row
 from ...storage.notes import Began, Decided, Ended, Note, Saved
+from ...storage.printable import without_passwords
 from .behind import Behind
 from .entries import axis, missing, values_of
 
@@ -63,7 +64,11 @@ class MLflow:
             found = self._client.get_experiment_by_name(experiment)
             self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
         except (MlflowException, ImportError) as error:
-            raise ConfigError(f"MLflow cannot use the experiment {experiment!r}: {error}") from error
+            said = str(error)
+            shown = without_passwords(said)
+            raise ConfigError(f"MLflow cannot use the experiment {experiment!r}: {shown}") from (
+                error if shown == said else None
+            )
         self.run_id: str | None = None
         """The id of the run of MLflow, once a row was sent."""
         self._status = "FINISHED"
@@ -78,9 +83,12 @@ class MLflow:
         self._behind.put(entry)
 
     def close(self) -> None:
-        """Send what waits, and say to MLflow how the run ended; raises as a call."""
-        self._behind.close()
-        if self.run_id is not None:
+        """Send what waits, and say to MLflow how the run ended; raises as a call.
+
+        Raises:
+            TimeoutError: the server has not taken it all within a minute; the rest is not sent.
+        """
+        if self._behind.close() and self.run_id is not None:
             self._client.set_terminated(self.run_id, self._status)
 
     def _send(self, entries: Sequence[Row | Note]) -> None:

@@ -64,7 +64,11 @@ class WandB:
         self._behind.put(entry)
 
     def close(self) -> None:
-        """Log what waits, and finish the run if it was made here: W&B then waits until its server has everything."""
+        """Log what waits, and finish the run if it was made here: W&B then waits until its server has everything.
+
+        Raises:
+            TimeoutError: W&B has not taken what waits within a minute; the rest is not logged.
+        """
         try:
             self._behind.close()
         finally:

@@ -24,6 +24,9 @@ _FIRST = {
 }
 """What a URL begins with, and no file can take the place of."""
 
+_WIDE = re.compile(r"\{[^{}]*:[^{}]*?([1-9][0-9]{3,})")
+"""A placeholder whose width or precision has four digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filepath:
@@ -97,10 +100,11 @@ def parse(filepath: str | os.PathLike[str], *, save_weights_only: bool) -> Filep
 
     Raises:
         ConfigError: it has none, with the words of Keras' own ModelCheckpoint; or the file's name stands where the
-            URL's bucket should.
+            URL's bucket should; or a placeholder is wider than a file's name can be.
     """
     template = os.fspath(filepath)
     _check_suffix(template, without_password(template), save_weights_only=save_weights_only)
+    _check_width(template)
     found = Filepath(template)
     _check_begin(found)
     return found
@@ -118,6 +122,16 @@ def _check_suffix(template: str, shown: str, *, save_weights_only: bool) -> None
         raise ConfigError(
             f"The filepath provided must end in `.keras` (Keras model format). Received: filepath={shown} "
             "(`.h5`, and for the weights alone `.safetensors`, will do too.)"
+        )
+
+
+def _check_width(template: str) -> None:
+    wide = _WIDE.search(template)
+    if wide is not None:
+        shown = without_password(template)
+        raise ConfigError(
+            f'the filepath "{shown}" asks for {wide[1]} places in a placeholder, more than the 255 that the name of a '
+            "file has. Write fewer."
         )
 
 

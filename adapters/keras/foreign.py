@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from ...errors import ForeignFileError, KeepbestError, StateMismatchError
 from ...storage.checkpoint import Checkpoint
@@ -32,12 +34,12 @@ def write_weights(path: Path, checkpoint: Checkpoint, name: str, model_file: Pat
             is an error. Trust it all the same: it says which classes are made, with which arguments.
 
     Raises:
-        ForeignFileError: Keras cannot make a model of it.
+        ForeignFileError: Keras cannot make a model of it, or the object is none of Keras'.
         StateMismatchError: paths, shapes or dtypes differ; all differences are listed.
     """
     model = _build(model_file)
     state.check_built(model)
-    weights = _in_order(checkpoint.load(name), state.capture(model))
+    weights = _in_order(_loaded(checkpoint, name), state.capture(model))
     problems = state.mismatches(model, weights)
     if problems:
         raise StateMismatchError(f"{checkpoint.name}/{name}", problems)
@@ -45,20 +47,62 @@ def write_weights(path: Path, checkpoint: Checkpoint, name: str, model_file: Pat
     model.save_weights(path)
 
 
+def _loaded(checkpoint: Checkpoint, name: str) -> Mapping[str, Any]:
+    loaded = checkpoint.load(name)
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, np.ndarray) for key, value in loaded.items()
+    ):
+        raise ForeignFileError(
+            f"{checkpoint.name}/{name}", "it is not the weights of a Keras model, which are tensors, each with a path."
+        )
+    return loaded
+
+
 def _in_order(stored: Mapping[str, Any], here: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the weights by the paths that the variables have here, if they are the same in the same order.
+    """Return the weights by the paths that the variables have here, if names tell beyond doubt which is which.
 
     A layer that was built before its model was has not got the model's name in its path, and Keras builds those of a
-    file so.
+    file so. Then they are paired in the order that they have in both; or, where theirs is that of HDF5, which sorts
+    dense_10 before dense_2, in the order of their names and counters.
     """
-    pairs = list(zip(stored, here, strict=False))
-    if len(stored) == len(here) and all(_agree(_COUNTER.sub("", one), _COUNTER.sub("", other)) for one, other in pairs):
-        return {path: stored[key] for key, path in pairs}
+    if len(stored) != len(here) or stored.keys() == here.keys():
+        return stored
+    orders: list[tuple[Iterable[str], Iterable[str]]] = [(stored, here)]
+    if list(stored) == sorted(stored):
+        orders.append((sorted(stored, key=_by_counters), sorted(here, key=_by_counters)))
+    for theirs, ours in orders:
+        pairs = list(zip(theirs, ours, strict=True))
+        if all(_agree(_plain(one), _plain(other)) for one, other in pairs) and _in_step(pairs):
+            return {path: stored[key] for key, path in pairs}
     return stored
+
+
+def _plain(path: str) -> str:
+    return _COUNTER.sub("", path)
+
+
+def _counters(path: str) -> list[int]:
+    """Return the counter of each part of a path; 0 of one that has none."""
+    return [int(found[0][1:]) if (found := _COUNTER.findall(part)) else 0 for part in path.split("/")]
+
+
+def _by_counters(path: str) -> tuple[str, list[int]]:
+    return _plain(path), _counters(path)
 
 
 def _agree(one: str, other: str) -> bool:
     return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+
+
+def _in_step(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Say whether of layers of a kind the later ones are paired with the later ones, as far as counters tell."""
+    kinds: dict[str, list[tuple[list[int], list[int]]]] = {}
+    for one, other in pairs:
+        theirs, ours = _counters(one)[::-1], _counters(other)[::-1]
+        depth = min(len(theirs), len(ours))
+        kind = "/".join(_plain(one).split("/")[-min(depth, 2) :])
+        kinds.setdefault(kind, []).append((theirs[:depth], ours[:depth]))
+    return all(earlier[1] <= later[1] for found in kinds.values() for earlier, later in pairwise(sorted(found)))
 
 
 def _build(file: Path) -> keras.Model:

@@ -1,6 +1,7 @@
 """Foreign: PyTorch's own files, and Lightning's, into a run and out of it. Nothing in them is run.
 
-They are pickles, and read only as far as `torch.load(weights_only=True)` goes: tensors and plain data.
+They are pickles, and read only as far as `torch.load(weights_only=True)` goes: tensors and plain data. What
+that takes itself is not bounded: a hundred bytes can have torch make a bytearray that fills the memory.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from ...core.foreign import Found, Lazy, Part
+from ...core import rng
+from ...core.foreign import Found, Lazy, Part, add_part
 from ...core.position import Position
 from ...core.state import source_of
 from ...errors import ForeignFileError, UnsupportedStateError
 from ...storage import typedjson
 from ...storage.checkpoint import Checkpoint
+from ...storage.foreign import check_size
 from ...storage.printable import printable
 from ...storage.tensorfile import TensorView
 from . import TENSOR_FILE_METADATA, from_view
@@ -43,7 +47,11 @@ _LIGHTNING = "pytorch-lightning_version"
 _LIGHTNINGS_OWN = (_LIGHTNING, "callbacks", "loops", "hparams_name")
 _LARGEST_COUNT = 2**62
 _TIMES = 16
-"""Views of one tensor that are stored once may be this much more, when each is stored by itself."""
+"""Views of one tensor that are stored once may be this much more, when each is stored by itself; so may plain data."""
+_BY_NAMES = (
+    "The optimizer's state goes by the names of parameters, and an optimizer takes it by their numbers: the checkpoint "
+    "counts as weights only."
+)
 
 
 @contextmanager
@@ -73,7 +81,17 @@ def write_pth(path: Path, checkpoint: Checkpoint, name: str) -> None:
         return made[id(view)][1]
 
     torch.save(checkpoint.restore_state(name, lambda _tag: convert), path)
-    load(str(path), f"{checkpoint.name}/{name}", mmap=True)
+    try:
+        load(str(path), str(path), mmap=True)
+    except ForeignFileError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error.__cause__))
+        held = f"a {refused[1]}" if refused else "plain data of a kind"
+        raise ForeignFileError(
+            f"{checkpoint.name}/{name}",
+            f"it holds {held} that a .pth for torch.load(weights_only=True) cannot have. In Python, "
+            f"open_run(…).get('{checkpoint.name}').load('{name}') gives it as it is; or save the object with a list, a "
+            "tuple or a dict in its place, and convert that.",
+        ) from error
 
 
 def check_archive(location: str, file: IO[bytes]) -> bool:
@@ -82,16 +100,16 @@ def check_archive(location: str, file: IO[bytes]) -> bool:
     Raises:
         ForeignFileError: it is a program, or would be unpacked to something larger.
     """
-    if not zipfile.is_zipfile(file):
+    try:
+        zipped = zipfile.is_zipfile(file)
+        members = zipfile.ZipFile(file).infolist() if zipped else []
+    except MALFORMED as error:
+        raise ForeignFileError(location, f"it is no whole zip file ({error!s:.200}).") from error
+    if not zipped:
         file.seek(0)
         if file.read(4) == b"PK\x03\x04":  # torch would take it for one
             raise ForeignFileError(location, "it is no whole zip file.")
         return False
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-    except MALFORMED as error:
-        raise ForeignFileError(location, f"it is no whole zip file ({error!s:.200}).") from error
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise ForeignFileError(
             location,
@@ -127,35 +145,49 @@ def sort_out(loaded: Any, location: str, name: str, *, stored: int, kind: str = 
     """
     if not isinstance(loaded, Mapping):
         loaded = {"value": loaded}
+    _check_plain(loaded, location, stored)
     rest = {key: value for key, value in loaded.items() if key not in _LIGHTNINGS_OWN}
     lightning = _LIGHTNING in loaded
-    weights = _take(rest, _WEIGHTS, Mapping)
+    weights = _take(rest, _WEIGHTS, _is_mapping)
     if weights is None or _is_state_dict(loaded):
         return _whole(dict(loaded), location, name, stored, kind)
     parts = {name: _part("weights", dict(weights))}
-    optimizers = _several("optimizer", _take(rest, _OPTIMIZERS, Mapping | list))
-    parts |= {key: _part("optimizer", value) for key, value in optimizers.items()}
-    schedulers = _several("scheduler", _take(rest, _SCHEDULERS, Mapping | list))
-    parts |= {key: _part("state", value) for key, value in schedulers.items()}
+    optimizers = _several("optimizer", _take(rest, _OPTIMIZERS, _are_optimizers))
+    for key, value in optimizers.items():
+        add_part(parts, key, _part("optimizer", {"state": {}, **value}), location)  # torch.distributed writes no {}
+    for key, value in _several("scheduler", _take(rest, _SCHEDULERS, _is_mapping_or_list)).items():
+        add_part(parts, key, _part("state", value), location)
     epoch, step = _take_count(rest, _EPOCHS), _take_count(rest, _STEPS)
     left_out = [f"'{key}' belongs to Lightning's Trainer." for key in ("callbacks", "loops") if key in loaded]
     for key, value in rest.items():
-        problem = _unplain(str(key), value, parts)
+        problem = _unplain(key, value, parts)
         if problem is None:
             parts[key] = _part("state", value)
         else:
             left_out.append(f"'{key}' was left out: it {problem}.")
-    position = Position(next_epoch=0 if epoch is None else epoch + 1, step=step or 0)
+    by_numbers = all(_goes_by_numbers(value) for value in optimizers.values())
+    next_epoch = _lightnings_next_epoch(loaded) if lightning else None
+    if next_epoch is None:
+        next_epoch = 0 if epoch is None else epoch + 1
+    position = Position(next_epoch=next_epoch, step=step or 0)
     return Found(
         location=location,
         format=f"a checkpoint of Lightning {printable(str(loaded[_LIGHTNING]))[:20]}" if lightning else kind,
         parts=parts,
         position=position,
-        complete=bool(optimizers),
-        left_out=tuple(left_out),
+        complete=bool(optimizers) and by_numbers,
+        left_out=(*left_out, *(() if by_numbers else (_BY_NAMES,))),
         stored=stored,
         times=_TIMES,
     )
+
+
+def _check_plain(loaded: Mapping[Any, Any], location: str, stored: int) -> None:
+    """Let no list that a small file holds in a thousand places be written in each."""
+    try:
+        check_size(location, "its plain data", typedjson.size(loaded, "it"), stored, times=_TIMES)
+    except UnsupportedStateError as error:
+        raise ForeignFileError(location, f"of what it holds, {error}") from error
 
 
 def _whole(loaded: dict[Any, Any], location: str, name: str, stored: int, kind: str) -> Found:
@@ -172,9 +204,38 @@ def _is_state_dict(loaded: Mapping[Any, Any]) -> bool:
     return all(isinstance(value, torch.Tensor | Lazy) for value in loaded.values())
 
 
-def _take(rest: dict[Any, Any], names: tuple[str, ...], kind: Any) -> Any:
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_mapping_or_list(value: Any) -> bool:
+    return isinstance(value, Mapping | list)
+
+
+def _are_optimizers(value: Any) -> bool:
+    """Say whether it is what an optimizer of torch's gives, or a list of such; "opt" may be the command line's."""
+    return all(map(_is_optimizer, value if isinstance(value, list) else [value]))
+
+
+def _is_optimizer(value: Any) -> bool:
+    groups = value.get("param_groups") if isinstance(value, Mapping) else None
+    return (
+        isinstance(groups, list)
+        and all(isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups)
+        and isinstance(value.get("state", {}), Mapping)
+    )
+
+
+def _goes_by_numbers(optimizer: Mapping[str, Any]) -> bool:
+    """Say whether an optimizer takes its state as it is: torch numbers parameters through all groups, from 0 on."""
+    numbers = chain.from_iterable(group["params"] for group in optimizer["param_groups"])
+    numbered = all(type(number) is int and number == place for place, number in enumerate(numbers))
+    return numbered and all(type(key) is int for key in optimizer.get("state", {}))
+
+
+def _take(rest: dict[Any, Any], names: tuple[str, ...], fits: Callable[[Any], bool]) -> Any:
     for each in names:
-        if each in rest and isinstance(rest[each], kind):
+        if each in rest and fits(rest[each]):
             return rest.pop(each)
     return None
 
@@ -188,8 +249,8 @@ def _several(name: str, states: Any) -> dict[str, Any]:
 
 def _take_count(rest: dict[Any, Any], names: tuple[str, ...]) -> int | None:
     for each in names:
-        value = rest.get(each)
-        if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_floating_point():
+        value: Any = rest.get(each)
+        if _is_whole_number(value):
             value = value.item()
         if type(value) is int and 0 <= value < _LARGEST_COUNT:
             del rest[each]
@@ -197,10 +258,29 @@ def _take_count(rest: dict[Any, Any], names: tuple[str, ...]) -> int | None:
     return None
 
 
-def _unplain(key: str, value: Any, taken: Mapping[str, Part]) -> str | None:
+def _is_whole_number(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.numel() == 1 and not (value.is_floating_point() or value.is_meta)
+
+
+def _lightnings_next_epoch(loaded: Mapping[Any, Any]) -> int | None:
+    """Return how many epochs have ended; its own "epoch" is one more once `fit` is over."""
+    try:
+        loop = loaded["loops"]["fit_loop"]
+        current = loop["epoch_progress"]["current"]
+        count = current["processed"]
+        if loop["epoch_loop.batch_progress"]["is_last_batch"] is True:
+            count = current["ready"]  # only validation was left of the one under way
+    except (LookupError, TypeError):
+        return None
+    return count if type(count) is int and 0 <= count < _LARGEST_COUNT else None
+
+
+def _unplain(key: Any, value: Any, taken: Mapping[str, Part]) -> str | None:
     """Return why a value cannot be an object of the checkpoint; None if it can."""
-    if not key.isidentifier() or key in taken:
+    if type(key) is not str or not (key.isidentifier() and key.isascii()):
         return "has no name that an object can have"
+    if key in taken or key == rng.NAME:
+        return "has a name that is taken"
 
     def tensor(path: str, leaf: Any) -> tuple[str, Any] | None:
         return (leaf.tag, None) if isinstance(leaf, Lazy) else source_of(path, leaf)

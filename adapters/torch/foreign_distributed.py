@@ -12,9 +12,9 @@ import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,10 +32,6 @@ METADATA = ".metadata"
 """The file that makes a folder such a checkpoint."""
 
 _LARGEST_METADATA = 256 << 20
-_BY_NAMES = (
-    "The optimizer's state goes by the names of parameters, and an optimizer takes it by their numbers: the checkpoint "
-    "counts as weights only."
-)
 _MODULE = "torch.distributed.checkpoint"
 _RECORDS = frozenset(
     (
@@ -83,47 +79,27 @@ def read(folder: Path, name: str) -> Iterator[Found]:
         raise ForeignFileError(
             str(folder / METADATA), f"it is not what torch writes ({type(error).__name__}: {error!s:.200})."
         ) from error
-    found = sort_out(loaded, str(folder), name, stored=stored, kind="a torch.distributed checkpoint")
-    yield (
-        found
-        if _goes_on(found)
-        else replace(
-            found,
-            complete=False,
-            left_out=(
-                *found.left_out,
-                _BY_NAMES,
-            ),
-        )
-    )
-
-
-def _goes_on(found: Found) -> bool:
-    """Say whether an optimizer takes its state as it is, if there is one."""
-    optimizer = found.parts.get("optimizer")
-    if not found.complete or optimizer is None or not isinstance(optimizer.value, dict):
-        return not found.complete
-    return all(type(key) is int for key in optimizer.value.get("state", {}))
+    yield sort_out(loaded, str(folder), name, stored=stored, kind="a torch.distributed checkpoint")
 
 
 def _loaded(folder: Path) -> tuple[Any, int]:
     metadata = _unpickled(folder / METADATA)
     slices: dict[str, dict[Any, _Slice]] = {}
     for index, info in metadata["storage_data"].items():
-        facts = index.facts
-        offset = None if facts.get("offset") is None else tuple(facts["offset"])
-        slices.setdefault(facts["fqn"], {})[offset] = _slice(folder, info.facts)
+        slices.setdefault(index.facts["fqn"], {})[index.facts.get("offset")] = _slice(folder, info.facts)
+    pieces = [piece for held in slices.values() for piece in held.values()]
+    stored = sum(path.stat().st_size for path in {piece.path for piece in pieces})
+    check_size(str(folder), "all of it", sum(piece.length for piece in pieces), stored)
     places = metadata.get("planner_data") or {}
-    root: dict[Any, Any] = {}
+    root = _Node()
     for fqn, described in metadata["state_dict_metadata"].items():
         if type(fqn) is not str:
-            raise TypeError(f"{fqn!r:.80} is no name")
+            raise TypeError(f"a {type(fqn).__name__} is no name")
         held = slices.get(fqn, {})
         tensor = described.kind.endswith(".TensorStorageMetadata")
         value = _tensor(folder, fqn, described.facts, held) if tensor else _plain(folder, fqn, held)
         _put(root, places.get(fqn, (fqn,)), value)
-    files = {piece.path for pieces in slices.values() for piece in pieces.values()}
-    return _as_torch_has_it(root), sum(path.stat().st_size for path in files)
+    return _as_torch_has_it(root), stored
 
 
 # ── the metadata ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,15 +119,18 @@ class _Record:
 
 
 class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C gives memory for what a file only says it has
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)  # noqa: SLF001 - as above
+    del dispatch[pickle.BYTEARRAY8[0]]  # gives memory for what a file only says it has, and no such metadata has any
+
     def find_class(self, module: str, name: str) -> Any:
         """Return an empty class, a dtype, or a container; look nothing up."""
         wanted = f"{module}.{name}"
         if wanted in _RECORDS:
             return type("_Record", (_Record,), {"kind": wanted})
         if wanted == "torch.Size":
-            return tuple
+            return ().__add__  # gives a tuple back as it is, and takes nothing else
         if wanted == "collections.OrderedDict":
-            return dict
+            return {}.copy  # takes nothing, where dict would copy what it is given, as often as the file says
         dtype = vars(torch).get(name) if module == "torch" else None
         if isinstance(dtype, torch.dtype):
             return dtype
@@ -187,7 +166,8 @@ def _slice(folder: Path, facts: Mapping[str, Any]) -> _Slice:
         raise ForeignFileError(str(folder), "it was written through an extension (compressed, or encrypted).")
     plain = isinstance(file, str) and file.isprintable() and not {"/", "\\"} & set(file) and file not in {"", ".", ".."}
     if not plain:
-        raise ForeignFileError(str(folder), f"it names {file!r:.200}, which is no file of the same folder.")
+        named = printable(repr(file[:200])) if isinstance(file, str) else f"a {type(file).__name__}"
+        raise ForeignFileError(str(folder), f"it names {named}, which is no file of the same folder.")
     path = folder / file
     size = path.stat().st_size if path.is_file() else -1
     if size < 0:
@@ -259,18 +239,22 @@ def _unpickled_part(piece: _Slice) -> Any:
 # ── the nesting ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Node(dict[Any, Any]):
+    """A dict or list that was taken apart when it was written; those within a value were not."""
+
+
 def _put(root: dict[Any, Any], path: Any, value: Any) -> None:
     """Place a value where it was: text is the key of a dict, a number the place in a list."""
     if not isinstance(path, tuple) or not path or not all(type(key) in (str, int) for key in path):
-        raise TypeError(f"{path!r:.80} is no place in a state")
+        raise TypeError(f"a {type(path).__name__} is no place in a state")
     for key in path[:-1]:
-        root = root.setdefault(key, {})
+        root = root.setdefault(key, _Node())
     root[path[-1]] = value
 
 
 def _as_torch_has_it(value: Any, path: tuple[str, ...] = ()) -> Any:
     """Return lists where all keys are places; the numbers of an optimizer's parameters were made text, and are not."""
-    if not isinstance(value, dict):
+    if not isinstance(value, _Node):
         return value
     inner = {key: _as_torch_has_it(item, (*path, str(key))) for key, item in value.items()}
     if inner and all(type(key) is int for key in inner):

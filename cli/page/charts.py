@@ -71,7 +71,9 @@ class Chart:
 
     title: str
     sentences: tuple[str, ...]
-    """What the curves show."""
+    """What the curves show, one for each."""
+    overfitting: tuple[str, ...]
+    """Where it was first seen; empty: nowhere."""
     thinned: str
     """"Drawn from 2,000 of 100,000 points, …"; empty: all are drawn."""
     legend: tuple[Legend, ...]
@@ -152,7 +154,7 @@ class _Builder:
             members,
             best=[mark for run in range(len(self._sources)) for mark in self._best(run, group)],
             overfits=[found for of in seen.values() for found in of],
-            extra=tuple(self._say_overfit(name, seen[name]) for name in seen),
+            overfitting=tuple(self._say_overfit(name, seen[name]) for name in seen),
         )
         for name in partnered if group.axis == "epoch" else ():
             gaps = self._gaps(name, group.key)
@@ -174,17 +176,15 @@ class _Builder:
         gap: bool = False,
         best: Sequence[tuple[int, float, float]] = (),
         overfits: Sequence[tuple[int, Overfit]] = (),
-        extra: Sequence[str] = (),
+        overfitting: Sequence[str] = (),
     ) -> Chart:
         thinned = [thin(member.curve, self._limit) for member in members]
         summaries = [summary(member.curve) for member in members]
         labels = [self._label(member) for member in members]
         return Chart(
             title=title,
-            sentences=(
-                *(_say(label, found, group.axis) for label, found in zip(labels, summaries, strict=True)),
-                *filter(None, extra),
-            ),
+            sentences=tuple(_say(label, found, group.axis) for label, found in zip(labels, summaries, strict=True)),
+            overfitting=tuple(filter(None, overfitting)),
             thinned=_say_thinned(sum(len(xs) for xs, _ in thinned), sum(found.points for found in summaries)),
             legend=tuple(
                 Legend(name=label, colour=member.colour, dash=member.dash)
@@ -238,7 +238,7 @@ class _Builder:
         metric = next((name for name in group.names if name in source.modes), next(iter(source.modes), None))
         curve = next((of[name] for name in (metric, *group.names) if name in group.names and name in of), None)
         x = None if metric is None else best_place(source, metric, group.axis)
-        if curve is None or x is None:
+        if curve is None or x is None or source.marks.best.get(metric or "") in source.left:
             return []
         y = _near(curve, x)
         return [] if y is None else [(run, x, y)]

@@ -166,7 +166,8 @@ def _cost(cost: Saving) -> list[tuple[str, str]]:
     count = len(cost.saves)
     slowest = max(save.seconds for save in cost.saves)
     longest = max(save.blocked for save in cost.saves)
-    rate = f", {words.size(int(cost.nbytes / cost.seconds))}/s" if cost.seconds > 0 else ""
+    speed = cost.nbytes / cost.seconds if cost.seconds > 0 else math.inf
+    rate = f", {words.size(int(speed))}/s" if math.isfinite(speed) else ""
     share = (
         "" if cost.share is None else f"{cost.share:.2%} of {seconds(cost.training)} from the first entry to the last"
     )

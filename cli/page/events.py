@@ -83,7 +83,7 @@ def _lines(source: Source) -> list[tuple[_Place, str]]:
         elif isinstance(entry, WentBack):
             found.append((_Place(epoch=epoch + 0.5, step=step + 0.5), "went back"))
         elif isinstance(entry, Ended) and entry.cause in {"stopped", "signal", "exception"}:
-            what = shown(entry.error or entry.cause) if entry.cause == "exception" else entry.cause
+            what = shown(entry.error or "broken off") if entry.cause == "exception" else entry.cause
             found.append((_Place(epoch=epoch, step=step), what))
     return found[-_MOST:]
 

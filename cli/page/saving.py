@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from ...storage.history import Row
 from ...storage.notes import Began, Note, Saved, SaveFailed
 
+_LONGEST = 1e15
+"""Seconds that are added up of one span; more is of no training, and a sum of such may be too large for a float."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Save:
@@ -69,7 +72,7 @@ def saving(entries: Sequence[Row | Note]) -> Saving:
             if isinstance(entry, Saved)
         ),
         failed=sum(isinstance(entry, SaveFailed) for entry in entries),
-        training=math.fsum(end - begin for begin, end in _processes(entries)),
+        training=math.fsum(_span(end - begin) for begin, end in _processes(entries)),
     )
 
 
@@ -92,4 +95,4 @@ def _processes(entries: Iterable[Row | Note]) -> list[tuple[float, float]]:
 
 def _span(seconds: float) -> float:
     """Return a span as it is added up: a stranger's note may hold any number."""
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+    return min(seconds, _LONGEST) if math.isfinite(seconds) and seconds > 0 else 0.0

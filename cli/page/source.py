@@ -17,7 +17,7 @@ from ...storage.listing import Listing
 from ...storage.manifest import CheckpointInfo, Manifest
 from ...storage.notes import Decided, Note
 from ...storage.run import Run, open_run
-from ..marks import Marks, marks
+from ..marks import Marks, left, marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,8 @@ class Source:
     url: str
     listing: Listing
     marks: Marks
+    left: frozenset[int]
+    """Sequences of checkpoints on a way that training left; the curves are of another one."""
     shown: tuple[CheckpointInfo, ...]
     """The checkpoints that are listed one by one: the newest and the best, oldest first."""
     digests: Mapping[int, tuple[str, str]]
@@ -67,6 +69,7 @@ def read(url: str, storage_options: Mapping[str, Any], *, most: int) -> Source:
         url=run.url,
         listing=listing,
         marks=found,
+        left=frozenset(left(listing.checkpoints, (entry for entry in entries if isinstance(entry, Row)))),
         shown=shown,
         digests=_digests(run, shown),
         entries=entries,

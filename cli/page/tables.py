@@ -152,7 +152,9 @@ def ended(entries: Sequence[Row | Note]) -> str:
     if last is None:
         return ""
     if not isinstance(last, Ended):
-        return "not noted: it was killed, or trains still"
+        return "not noted: it was killed, never closed, or trains still"
+    if last.cause == "exception" and last.error is None:
+        return "broken off"
     return f"{last.cause}: {shown(last.error)}" if last.error else last.cause
 
 

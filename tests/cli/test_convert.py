@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import zipfile
 
 import h5py
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from keepbest import open_run
+from keepbest import Checkpointer, CheckpointPolicy, open_run
 
 
 @pytest.fixture
@@ -30,6 +31,16 @@ def h5(tmp_path):
         return tmp_path / "in.weights.h5"
 
     return make
+
+
+class Nothing:
+    """An object whose state is empty."""
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        """Take it."""
 
 
 def loaded(url, name="model"):
@@ -60,7 +71,15 @@ def test_what_is_told_to_people(keepbest, weights, tmp_path):
     assert said.out.splitlines() == [
         f"Converted a safetensors file to {name} of {tmp_path / 'run'} (weights only):",
         "  net: 2 tensors",
+        "It ended epoch 12, counted from 1, at step 340; --epoch and --step say it otherwise.",
     ]
+
+
+def test_a_name_that_no_checkpointer_would_take_is_refused(keepbest, weights, tmp_path):
+    """The name of an object is ASCII, as everywhere."""
+    said = keepbest("convert", weights, tmp_path / "run", "--name", "ne\u0301t")
+    assert (said.code, "--name" in said.err) == (2, True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_told_to_programs(keepbest, weights, tmp_path):
@@ -79,6 +98,15 @@ def test_what_is_told_to_programs(keepbest, weights, tmp_path):
         "left_out": [],
         "files": [],
     }
+
+
+@pytest.mark.parametrize("option", ["--epoch", "--step"])
+def test_a_count_that_no_training_reaches_is_refused(keepbest, weights, tmp_path, option):
+    """It is one sentence, and nothing is written; the largest that can be stored is taken."""
+    said = keepbest("convert", weights, tmp_path / "run", option, 10**20)
+    assert (said.code, option in said.err, (tmp_path / "run").exists()) == (2, True, False)
+    assert keepbest("convert", weights, tmp_path / "run", option, 2**62).code == 0
+    assert open_run(tmp_path / "run").verify().ok
 
 
 def test_a_run_that_holds_checkpoints_is_added_to_only_if_told(keepbest, weights, local_run):
@@ -118,6 +146,41 @@ def test_a_folder_of_shards_comes_in_whole(keepbest, tmp_path):
     index.write_text(json.dumps({"weight_map": places | {"w3": "model-2.safetensors"}}))
     said = keepbest("convert", folder, tmp_path / "other")
     assert (said.code, "'w3' should be in model-2.safetensors, and is not" in said.err) == (2, True)
+
+
+def test_an_index_of_many_second_names_is_read_at_once(keepbest, tmp_path):
+    """Ten thousand names of one tensor take a second, not a minute."""
+    (tmp_path / "hf").mkdir()
+    ties = {f"tied{number}": "a" for number in range(10_000)}
+    safetensors.numpy.save_file({"a": np.ones(3)}, tmp_path / "hf" / "one.safetensors", ties)
+    index = {"weight_map": dict.fromkeys(["a", *ties], "one.safetensors")}
+    (tmp_path / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
+    before = time.process_time()
+    assert keepbest("convert", tmp_path / "hf", tmp_path / "run").code == 0
+    assert time.process_time() - before < 5
+    assert len(loaded(tmp_path / "run")) == 10_001
+
+
+def test_what_a_conversion_left_that_failed_is_in_nobodys_way(keepbest, weights, h5, tmp_path):
+    """With a file that is whole the same command ends well: nothing that the first one left is held against it."""
+    values = np.arange(1000.0)
+    file = h5(lambda file: file.create_dataset("vars/0", data=values, chunks=(1000,), fletcher32=True))
+    file.write_bytes(file.read_bytes().replace(values[500:501].tobytes(), values[501:502].tobytes()))
+    said = keepbest("convert", file, tmp_path / "run")
+    assert (said.code, "'vars/0' cannot be read" in said.err) == (2, True)
+    (tmp_path / "run" / f".tmp-{'0' * 32}").write_bytes(b"half")
+    assert os.listdir(tmp_path / "run" / "checkpoints") == []
+    said = keepbest("convert", weights, tmp_path / "run")
+    assert (said.code, said.err) == (0, "")
+    assert open_run(tmp_path / "run").verify().ok
+
+
+def test_files_in_a_folder_called_checkpoints_are_somebodys(keepbest, weights, tmp_path):
+    """Training of another kind keeps its own there."""
+    (tmp_path / "mine" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "mine" / "checkpoints" / "last.pt").write_text("mine")
+    said = keepbest("convert", weights, tmp_path / "mine")
+    assert (said.code, "holds something already" in said.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +353,43 @@ def test_a_keras_file_that_lies_about_its_size_is_refused(keepbest, tmp_path):
     assert (said.code, "was not converted" in said.err) == (2, True)
 
 
+def test_numbers_that_cannot_be_stored_are_an_error(keepbest, h5, tmp_path):
+    """They are weights, and weights are never left out."""
+
+    def write(file):
+        file["layers/dense/vars/0"] = np.ones(3)
+        file["layers/dense/vars/1"] = np.ones(3, np.complex128)
+
+    said = keepbest("convert", h5(write), tmp_path / "run")
+    assert (said.code, "'layers/dense/vars/1' is of dtype complex128, which cannot be stored" in said.err) == (2, True)
+
+
+def test_weights_are_not_called_as_the_optimizer_is(keepbest, h5, tmp_path):
+    """One of the two would be lost, so the name is refused."""
+
+    def write(file):
+        file["layers/dense/vars/0"] = np.ones(3)
+        file["optimizer/vars/0"] = np.zeros(3)
+
+    said = keepbest("convert", h5(write), tmp_path / "run", "--name", "optimizer")
+    assert (said.code, "cannot be called 'optimizer'" in said.err) == (2, True)
+    assert keepbest("convert", h5(write), tmp_path / "run", "--name", "net").code == 0
+    assert loaded(tmp_path / "run", "net")["layers/dense/vars/0"].tolist() == [1, 1, 1]
+
+
+def test_a_keras_file_that_claims_to_be_large_is_refused(keepbest, tmp_path):
+    """What its directory says that is stored counts only as far as the file is large."""
+    with zipfile.ZipFile(tmp_path / "in.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(100 << 20))
+    data = bytearray((tmp_path / "in.keras").read_bytes())
+    place = data.rindex(b"PK\x01\x02") + 20  # of the compressed size
+    data[place : place + 4] = (50 << 20).to_bytes(4, "little")
+    (tmp_path / "in.keras").write_bytes(data)
+    said = keepbest("convert", tmp_path / "in.keras", tmp_path / "run")
+    stored = (tmp_path / "in.keras").stat().st_size
+    assert (said.code, f"would take 104,857,600 bytes, and {stored:,} are stored" in said.err) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["in.keras", "in.h5", "in.weights.h5"])
 def test_what_is_no_such_file_is_an_error_of_one_sentence(keepbest, tmp_path, name):
     """The ending of a name proves nothing."""
@@ -387,6 +487,23 @@ def test_a_size_that_is_none_is_an_error(keepbest, local_run, tmp_path):
     assert (said.code, "write 5GB or 500MB" in said.err, os.listdir(tmp_path)) == (2, True, ["run"])
 
 
+def test_a_conversion_that_fails_leaves_no_new_folder(keepbest, local_run, tmp_path):
+    """None of those that were made on the way is left; one that was there is."""
+    (tmp_path / "mine").mkdir()
+    said = keepbest("convert", local_run, f"{tmp_path}/mine/a/b/", "--max-shard-size", "huge")
+    assert (said.code, os.listdir(tmp_path / "mine")) == (2, [])
+    assert keepbest("convert", local_run, f"{tmp_path}/mine/a/b/").code == 0
+    assert os.listdir(tmp_path / "mine" / "a" / "b") == ["model.safetensors"]
+
+
+def test_an_object_without_tensors_becomes_no_weights_file(keepbest, tmp_path):
+    """An empty file would say that all went well."""
+    with Checkpointer(str(tmp_path / "run"), CheckpointPolicy(), mode="sync", model=Nothing()) as ckpt:
+        ckpt.save()
+    said = keepbest("convert", tmp_path / "run", tmp_path / "out.weights.h5", "--name", "model")
+    assert (said.code, (tmp_path / "out.weights.h5").exists()) == (2, False), said.err
+
+
 def test_files_of_others_go_into_runs_only(keepbest, weights, tmp_path):
     """Between two formats there is a run."""
     said = keepbest("convert", weights, tmp_path / "out.pth")
@@ -410,6 +527,12 @@ def test_names_of_objects_are_identifiers(keepbest, weights, tmp_path):
         True,
         ["weights.safetensors"],
     )
+
+
+def test_the_name_of_the_generators_is_taken(keepbest, weights, tmp_path):
+    """Weights called so could not be resumed."""
+    said = keepbest("convert", weights, tmp_path / "run", "--name", "rng")
+    assert (said.code, "'rng' is taken" in said.err, (tmp_path / "run").exists()) == (2, True, False)
 
 
 def test_help_says_both_ways(keepbest):

@@ -246,6 +246,28 @@ def test_what_is_not_finite_is_told(keepbest, small):
     assert "inf %" in said.out
 
 
+def test_a_change_that_no_float_holds_comes_first(keepbest, small):
+    """Where the lengths of two tensors are too large for a float, the change is infinite and ranks as that."""
+    huge = np.full(4, 1.7e308)
+    save(small, optimizer=False, head__weight=ones(), head__bias=huge)
+    save(small, optimizer=False, head__weight=ones(value=1.5), head__bias=-huge)
+    first, second = keepbest("diff", small.backend.url, "1", "2", "--json").json["tensors"]
+    assert (first["tensor"], first["relative"], second["tensor"]) == (BIAS, "inf", HEAD)
+    assert "nan" not in keepbest("diff", small.backend.url, "1", "2").out
+
+
+def test_many_steps_apart_are_told_to_the_last(keepbest, local_build):
+    """The change of a whole number is whole, however large."""
+    local_build.save(0, val_loss=0.5)
+    local_build.save(123_456, val_loss=0.25)
+    said = lines(keepbest("diff", local_build.url, "1", "2"))
+    assert [line.split() for line in said[3:6]] == [
+        ["epoch", "1", "123457", "+123,456"],
+        ["step", "10", "1234570", "+1,234,560"],
+        ["val_loss", "0.5", "0.25", "-0.25"],
+    ]
+
+
 def test_a_change_of_almost_all_is_not_all(keepbest, small):
     """What is rounded does not read as if every element had changed."""
     tensor = np.ones(100_000, np.float32)

@@ -7,20 +7,26 @@ import math
 import re
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from contracts.runs import SmallRun
 from contracts.stateful import Weights
 from contracts.terminal import run_in_terminal
 from contracts.trained import BEST, overfitted
+from safetensors.numpy import save_file
 
 import keepbest as library
 from keepbest import Checkpointer, CheckpointPolicy, Measured
+from keepbest.cli.account import Account
+from keepbest.cli.explaining import reason, story
 from keepbest.errors import SaveFailedError
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
-from keepbest.storage.notes import Began, Check, Decided, Ended
+from keepbest.storage.manifest import CheckpointInfo, Score
+from keepbest.storage.notes import Began, Check, Decided, Ended, Saved
 
 MAIN = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
@@ -256,6 +262,7 @@ def test_a_save_that_failed(keepbest, tmp_path):
     assert passed.startswith("Epoch 2, with val_loss 0.1, looked better and is not the best: its save failed (")
     assert any(line.startswith("The save of ") for line in sentences(said, "Saves"))
     saved = sentences(keepbest("explain", tmp_path, "--epoch", "2"), "Saved")
+    assert saved[0].startswith("A save of checkpoint epoch-002_")
     assert saved[1].startswith("That save failed: ")
     assert saved[1].endswith("Older checkpoints were not touched by it.")
     assert "An exception ended it: SaveFailedError." in sentences(said, "End")[0]
@@ -281,7 +288,7 @@ def test_a_save_of_which_nothing_is_known(keepbest, tmp_path):
     decided = Decided(event="epoch", checkpoint="epoch-001_abcdef", reasons=("epoch",), checks=(check(),), **at(0))
     url = journal(tmp_path, Began(checkpoint=None, policy={}, **at(0)), row(0, val_loss=0.5), decided)
     saved = sentences(keepbest("explain", url, "--epoch", "1"), "Saved")
-    assert saved[0] == "Checkpoint epoch-001_abcdef was saved, as the policy saves by epochs."
+    assert saved[0] == "A save of checkpoint epoch-001_abcdef began, as the policy saves by epochs."
     assert saved[1].startswith("Nothing says what became of that save")
 
 
@@ -337,7 +344,8 @@ ENDS = [
     pytest.param("signal", None, "SIGTERM ended it: the machine was to be taken away, or ", id="signal"),
     pytest.param("exception", "ValueError", "An exception ended it: ValueError.", id="exception"),
     pytest.param("exception", "KeyboardInterrupt", "Ctrl-C ended it.", id="ctrl-c"),
-    pytest.param("closed", None, "The program's loop came to its end", id="closed"),
+    pytest.param("exception", None, "It was broken off: the Checkpointer was closed without a last", id="broken-off"),
+    pytest.param("closed", None, "The program closed the run when its loop had ended", id="closed"),
     pytest.param("stopped", None, "A monitor stopped it: val_loss is nan.", id="stopped"),
 ]
 
@@ -363,11 +371,13 @@ def test_why_training_ended(keepbest, tmp_path, cause, error, sentence):
 
 
 def test_where_no_end_was_written(keepbest, tmp_path):
-    """A process that was killed and one that trains still look alike: both are named, with the age of the last row."""
+    """A process that was killed, one that never closed and one that trains look alike: all are named, and how old."""
     url = journal(tmp_path, Began(checkpoint=None, policy={}, **at(0)), row(0, val_loss=0.5))
-    assert sentences(keepbest("explain", url), "End") == [
-        "No end was written: the process was killed, or it is still training; the last row was logged 1 min ago."
-    ]
+    (end,) = sentences(keepbest("explain", url), "End")
+    assert end == (
+        "No end was written: the process was killed, never closed the Checkpointer, or is still training; the last row "
+        "was logged 1 min ago."
+    )
     assert keepbest("explain", url, "--json").json["end"] is None
 
 
@@ -481,6 +491,156 @@ def test_the_branch_that_was_taken_is_told(keepbest, tmp_path):
     said = keepbest("explain", tmp_path, "--epoch", "2")
     assert "Logged was val_loss 0.3." in sentences(said, "Epoch 2")
     assert "It has epochs 1 to 2." in keepbest("explain", tmp_path, "--epoch", "3").err
+
+
+@pytest.mark.parametrize("longer", [True, False], ids=["longer", "shorter"])
+def test_a_checkpoint_on_a_way_that_was_left(keepbest, tmp_path, longer):
+    """The epoch of a checkpoint that training left behind is not mistaken for the one that took its number."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    train(tmp_path, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], policy)
+    left, kept = names(tmp_path)[6], names(tmp_path)[3]
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        ckpt.restore(kept)
+        for _ in range(5 if longer else 1):
+            ckpt.log(val_loss=0.3)
+    said = keepbest("explain", tmp_path, "--checkpoint", left)
+    assert said.code == 2
+    assert f"Invalid value for --checkpoint: {left} lies on a way that training left" in said.err
+    assert "keepbest show" in said.err
+    assert sentences(keepbest("explain", tmp_path, "--checkpoint", kept), "Epoch 3")[1] == "Logged was val_loss 0.7."
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A run whose best lies on a way that training left: its third epoch was 0.5, and then 2.7 by another way."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    train(tmp_path / "left", [3.0, 2.5, 0.5, 2.6], policy)
+    with Checkpointer(tmp_path / "left", policy, model=Weights()) as ckpt:
+        ckpt.restore(2)
+        ckpt.log(val_loss=2.7)
+        ckpt.log(val_loss=2.3)
+    return str(tmp_path / "left")
+
+
+def test_the_best_on_a_way_that_was_left(keepbest, left):
+    """Why it was saved, and by what the monitor goes, is not told as if it were of the epoch that took its number."""
+    best = sentences(keepbest("explain", left), "Best")
+    name = library.open_run(left).best.name
+    assert best[0] == "The best by val_loss (lower is better) is epoch 3: 0.5."
+    assert best[1] == "Of 4 other epochs none was better; of equals the earliest is the best."
+    assert "as the policy saves every epoch and a monitored metric improved." in best[2]
+    assert best[3] == (
+        f"The monitor itself goes by 2.3 of epoch 4, as {name} does not lie on the way that training took; patience "
+        "counts from there."
+    )
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["notes", "no-notes"])
+def test_an_epoch_has_no_checkpoint_of_a_way_that_was_left(keepbest, left, noted):
+    """What is told of an epoch leaves out the checkpoint of its number that lies on another way."""
+    if not noted:
+        held = [entry for entry in library.open_run(left).journal() if isinstance(entry, Row)]
+        Path(left, "metrics.jsonl").unlink()
+        journal(left, *held)
+    saved = "\n".join(sentences(keepbest("explain", left, "--epoch", "3"), "Saved"))
+    assert library.open_run(left).get(5).name in saved
+    assert library.open_run(left).get(3).name not in saved
+
+
+def test_a_checkpoint_without_scores_takes_no_best_away(keepbest, tmp_path):
+    """After weights from elsewhere were appended, all verbs still say what is the best."""
+    url = train(tmp_path / "run", [3.0, 1.0, 2.0])
+    best = library.open_run(url).best.name
+    save_file({"weight": np.ones((2, 3), np.float32)}, tmp_path / "weights.safetensors")
+    assert keepbest("convert", tmp_path / "weights.safetensors", url, "--append").code == 0
+    assert sentences(keepbest("explain", url), "Best")[0] == "The best by val_loss (lower is better) is epoch 2: 1."
+    assert keepbest("ls", url, "--json").json["best"] == {"val_loss": 2}
+    assert [line.split()[1] for line in keepbest("ls", url).out.splitlines() if line.endswith("best")] == [best]
+    assert keepbest("plot", url, "--json").json["panels"][0]["best"]["name"] == best
+    page = tmp_path / "page.html"
+    assert keepbest("report", url, "-o", page).code == 0
+    assert f"1 at epoch 2: {best}" in page.read_text(encoding="utf-8")
+
+
+def test_a_save_that_took_for_ever(keepbest, tmp_path):
+    """A span that a stranger's note holds is told, whatever it is."""
+    decided = Decided(event="epoch", checkpoint="one", reasons=("epoch",), checks=(check(),), **at(0))
+    saved = Saved(checkpoint="one", sequence=1, nbytes=1, blocked=math.nan, seconds=math.inf, **at(0))
+    url = journal(tmp_path, Began(checkpoint=None, **at(0)), row(0, val_loss=0.5), decided, saved)
+    told = "It was durable after inf; training was held for nan."
+    assert told in sentences(keepbest("explain", url, "--epoch", "1"), "Saved")[1]
+    assert keepbest("explain", url, "--epoch", "1", "--json").json["asked"][0]["saves"][0]["saved"]["seconds"] == "inf"
+
+
+def test_a_run_without_a_journal(keepbest, tmp_path):
+    """Of a run that was copied without its journal it does not claim that an old keepbest wrote it, or no epoch."""
+    run = SmallRun(open_backend(str(tmp_path)))
+    run.save(0.5, epoch=3)
+    no_journal = "It has no journal: it was converted, or copied without."
+    assert sentences(keepbest("explain", tmp_path), "Training") == [no_journal]
+    assert f"the run has no epoch 4. {no_journal}" in keepbest("explain", tmp_path, "--epoch", "4").err
+    said = keepbest("explain", tmp_path, "--checkpoint", "latest")
+    assert said.code == 2
+    assert "is in a run without a journal" in said.err
+
+
+def test_a_converted_run(keepbest, tmp_path):
+    """Of a checkpoint that was converted it says where it came from."""
+    save_file({"weight": np.ones((2, 3), np.float32)}, tmp_path / "weights.safetensors")
+    assert keepbest("convert", tmp_path / "weights.safetensors", tmp_path / "run").code == 0
+    said = keepbest("explain", tmp_path / "run")
+    assert sentences(said, "Training") == ["It has no journal: it was converted, or copied without."]
+    watched = keepbest("watch", tmp_path / "run")  # and comes to an end
+    assert watched.code == 0
+    assert "no journal, so there is nothing to follow" in watched.out
+    assert reason("converted", None, ()) == "it was brought in from another program"
+
+
+def long_account(epochs):
+    """The account of a run whose every epoch looked better than the best, was deleted, and overfitted."""
+    entries = [Began(checkpoint=None, policy={}, **at(0))]
+    best = CheckpointInfo(
+        sequence=1, name="epoch-001_000000", step=3, epoch=0, parent=None, time=time.time(), reasons=("epoch",),
+        complete=True, metrics={"val_loss": 0.9}, scores=(Score(monitor="val_loss", mode="min", value=0.9),),
+    )  # fmt: skip
+    for epoch in range(epochs):
+        name, loss = f"epoch-{epoch + 1:03d}_{epoch:06x}", 0.9 if epoch == 0 else 0.5
+        judged = check(value=loss, judged=loss, gap=0.1, overfitting=True)
+        entries.append(row(epoch, val_loss=loss, train_loss=0.4))
+        entries.append(Decided(event="epoch", checkpoint=name, reasons=("epoch",), checks=(judged,), **at(epoch)))
+        gone = (f"epoch-{epoch:03d}_{epoch - 1:06x}",) if epoch > 1 else ()
+        entries.append(
+            Saved(checkpoint=name, sequence=epoch + 1, nbytes=1, blocked=0.1, seconds=0.1, retired=gone, **at(epoch))
+        )
+    return Account("runs/7", entries, [best])
+
+
+def test_the_story_of_a_long_run_is_told_at_once():
+    """Ten thousand epochs that were passed over cost no more than a few passes over the journal."""
+    account = long_account(10_000)
+    began = time.process_time()
+    told = {section.title: section.sentences for section in story(account, time.time())}
+    assert time.process_time() - began < 1
+    assert len(told["Passed over"]) == 6
+    assert "that of epoch-003_000002 (the end of epoch 3) was saved" in told["Passed over"][0]
+
+
+def test_overfitting_of_a_long_run_is_found_at_once():
+    """Since when a run of ten thousand epochs overfits is found in one pass."""
+    account = long_account(10_000)
+    began = time.process_time()
+    found = account.overfitting("val_loss")
+    assert (found.since, found.last) == (0, 9_999)
+    assert time.process_time() - began < 0.5
+
+
+def test_a_checkpoint_is_placed_by_its_name(keepbest, tmp_path):
+    """Where only its name is left of a checkpoint, the epoch in it is told, not the one in which its save ended."""
+    name = "epoch-002_step-000006_abcdef"
+    saved = Saved(checkpoint=name, sequence=2, nbytes=1, blocked=0.1, seconds=0.1, **at(6))
+    began = Began(checkpoint=name, policy={}, **at(6))
+    url = journal(tmp_path, row(0, loss=1.0), saved, began)
+    assert sentences(keepbest("explain", url), "Training")[1].startswith(f"It was resumed from {name} (epoch 2) ")
 
 
 def test_json_holds_what_is_told(keepbest, told):

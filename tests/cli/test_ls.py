@@ -205,6 +205,20 @@ def test_a_terminal_shows_how_the_monitored_metric_went(trained):
     assert "\x1b[1;32m▁\x1b[0m" in ran.written
 
 
+def test_the_best_on_a_way_that_was_left_keeps_its_value(tmp_path):
+    """What is said beside the curve is the best checkpoint's own, not that of the epoch that took its number."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    for back, losses in ((None, [8.0, 4.0, 1.0, 2.0]), (2, [7.0, 6.0])):
+        with Checkpointer(tmp_path / "run", policy, model=Weights()) as ckpt:
+            if back is not None:
+                ckpt.restore(back)
+            for loss in losses:
+                ckpt.log(val_loss=loss)
+    ran = run_in_terminal(PROGRAM, "ls", tmp_path / "run", columns=100)
+    assert ran.screen[1] == "val_loss  █▁▇▅  best 1 in epoch 3"
+    assert "\x1b[1;32m" not in ran.written.partition("best 1")[0]
+
+
 def test_a_pipe_gets_no_curve(keepbest, trained):
     """What programs read has one line for each checkpoint and no drawing."""
     assert [line.split()[0] for line in table(keepbest("ls", trained))] == ["#", "5", "8"]
@@ -260,6 +274,7 @@ def test_ten_thousand_checkpoints_cost_as_few_requests_as_ten(keepbest, monkeypa
         ([9, 0, 9, 9, 8, 8], 3, 1, True, ("", "▁", "██")),
         ([0, 9, 0, 0, 0, 0], 3, 1, False, ("", "█", "▁▁")),
         ([1.7e308, -1.7e308], 60, None, True, ("█▁", "", "")),
+        ([0.0, 5e-324], 60, None, True, ("▁█", "", "")),
         ([*range(1000)], 8, 999, False, ("▁▂▃▄▅▆▇", "█", "")),
     ],
 )

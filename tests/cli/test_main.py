@@ -1,10 +1,16 @@
 """The command as a whole: help, versions, errors, exit codes."""
 
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 
 import keepbest as library
-from keepbest.cli import app
+from keepbest.cli import app, options
 from keepbest.storage.backend import open_backend
+from keepbest.storage.printable import without_password
 
 
 def test_version_names_the_library(keepbest):
@@ -74,6 +80,46 @@ def test_a_bug_is_not_mistaken_for_the_answer_no(keepbest, local_run, monkeypatc
     assert "ZeroDivisionError" in said.err
 
 
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["lines", "json"])
+@pytest.mark.parametrize(("verb", "words"), [("verify", []), ("diff", ["--exit-code"])])
+def test_a_reader_that_goes_away_changes_no_answer(local_run, verb, words, json):
+    """`keepbest verify … | head -1` with pipefail says "no" of a damaged run, however little of it is read."""
+    next(Path(local_run).glob("checkpoints/epoch-001*/model.safetensors")).write_bytes(b"junk")
+    command = [sys.executable, "-m", "keepbest", verb, local_run, *words, *json]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        running.stdout.close()
+        complaints = running.stderr.read()
+    assert (running.returncode, complaints) == (1, "")
+
+
+class Elsewhere:
+    """A backend that says it lies elsewhere."""
+
+    def __init__(self, backend, url):
+        self._backend = backend
+        self.url = url
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+
+@pytest.mark.parametrize("verb", ["plot", "explain"])
+def test_a_password_in_a_url_is_not_printed(keepbest, local_run, monkeypatch, verb):
+    """What is printed of a run's URL is without the password that was typed in it."""
+    typed = "sftp://me:hunter2@host/run"
+    (Path(local_run) / "commits" / "00000001.json").write_bytes(b"junk")
+
+    def opened(url, storage_options=None):
+        return Elsewhere(open_backend(local_run), without_password(url))
+
+    monkeypatch.setattr("keepbest.storage.backend.open_backend", opened)
+    monkeypatch.setattr("keepbest.cli.explanation.open_backend", opened)
+    said = keepbest(verb, typed)
+    assert said.code == 0
+    assert "sftp://me@host/run" in said.out
+    assert "hunter2" not in said.out + said.err
+
+
 def test_values_of_storage_options_are_never_printed(keepbest, local_run):
     """A secret given as a storage option appears in no message, whether it is well formed or not."""
     for words in (["key=hunter2"], ["hunter2"], ["=hunter2"], ['key={"deep": "hunter2"}']):
@@ -126,6 +172,13 @@ def test_a_checkpoint_that_is_not_one_is_an_error_that_helps(keepbest, run, word
     assert (said.code, said.out) == (2, "")
     assert expected in said.err
     assert "epoch-001_step-000010_" in said.err
+
+
+def test_no_span_is_longer_than_can_be_waited_for():
+    """Whoever asks for a span that no clock can wait for gets a long one, and no error while waiting."""
+    assert options.duration(None, None, "7d") == 7 * 86400
+    assert options.duration(None, None, "99999999999d") <= threading.TIMEOUT_MAX
+    assert options.duration(None, None, "9" * 400) <= threading.TIMEOUT_MAX
 
 
 def test_error_messages_cannot_steer_the_terminal(keepbest, local_build):

@@ -1,5 +1,6 @@
 """`keepbest plot`: what is drawn together, what is marked, and what stays readable where there is little room."""
 
+import json
 import math
 
 import pytest
@@ -115,7 +116,7 @@ def test_steps_draw_what_single_steps_logged(keepbest, run):
     assert val_loss["best"]["x"] == 16
     assert grad_norm["curve"]["x"] == list(range(1, 25))
     legend, *drawing = lines_of(keepbest("plot", run, "grad_norm", "--steps"))
-    assert "best 0.3 in step 16" in legend
+    assert "best by val_loss: 0.3 in step 16" in legend
     assert drawing[15].split() == ["step"]
 
 
@@ -190,6 +191,11 @@ def test_a_metric_without_a_drawable_value_says_so(keepbest, tmp_path, values):
         [5.0],
         [0.0, 0.0],
         [1e308, -1e308],
+        [1.0000000000000002],
+        [0.0, 1.0000000000000002],
+        [1.0, 1.0000000000000002],
+        [1e-300, 1.0000000000000002e-300],
+        [0.3, 0.3001],
         [5e-324, 1e-323],
         [1e-320],
         [1e16, 1e16 + 2],
@@ -205,6 +211,39 @@ def test_every_finite_value_can_be_drawn(keepbest, tmp_path, values, scale):
     assert (said.code, said.err) == (0, "")
     sides = [line.partition("┤")[0].strip() for line in said.out.splitlines() if "┤" in line]
     assert len(sides) == len(set(sides))
+
+
+def test_an_epoch_that_no_float_can_hold_is_passed_over(keepbest, tmp_path):
+    """A stranger's journal may hold any number; what can be drawn is."""
+    url = epochs(tmp_path, [1.0, 2.0])
+    file = tmp_path / "metrics.jsonl"
+    last = json.loads(file.read_text().splitlines()[-1])
+    file.write_text(f"{file.read_text()}{json.dumps(last | {'row': 2, 'epoch': 10**400, 'step': 10**400})}\n")
+    for axis in ([], ["--steps"]):
+        said = keepbest("plot", url, *axis)
+        assert (said.code, said.err) == (0, "")
+        assert "no value" not in said.out
+
+
+@pytest.mark.parametrize("axis", [[], ["--steps"]], ids=["epochs", "steps"])
+def test_the_best_on_a_way_that_was_left_keeps_its_value(keepbest, tmp_path, axis):
+    """The best stands at what was logged with it, beside the curve of the way that was taken; so does what is saved."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    for back, losses in ((None, [3.0, 2.5, 0.5, 2.6]), (2, [2.7])):
+        with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+            if back is not None:
+                ckpt.restore(back)
+            for loss in losses:
+                ckpt.log_step()
+                ckpt.log(val_loss=loss)
+    (panel,) = keepbest("plot", tmp_path, "val_loss", *axis, "--json").json["panels"]
+    shift = 1 if axis else 0
+    assert panel["curve"]["y"] == [3.0, 2.5, 2.7]
+    assert (panel["best"]["x"], panel["best"]["y"]) == (2 + shift, 0.5)
+    assert {mark["sequence"]: (mark["x"], mark["y"]) for mark in panel["saved"]} == {
+        1: (shift, 3.0), 2: (1 + shift, 2.5), 4: (3 + shift, 2.6), 5: (2 + shift, 2.7)
+    }  # fmt: skip
+    assert sum(line.count("●") for line in lines_of(keepbest("plot", tmp_path, "val_loss", *axis))[1:]) == 1
 
 
 def test_log_draws_powers_of_ten_equally_far_apart(keepbest, run):
@@ -318,7 +357,9 @@ def test_a_drawing_leaves_nothing_behind_in_plotext():
     import plotext
 
     def drawing(values):
-        panel = Panel(curve=Curve(metric="m", x=range(len(values)), y=values), training=None, best=None, saved=())
+        panel = Panel(
+            curve=Curve(metric="m", x=range(len(values)), y=values), training=None, best=None, best_by="", saved=()
+        )
         return curves.draw(panel, curves.FINE, width=60, height=10, logarithmic=False, over_steps=False)
 
     empty = plotext.figure.clear().build().string()

@@ -12,10 +12,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from contracts import trained
+from contracts.stateful import Weights
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepbest import open_run
+from keepbest import Checkpointer, CheckpointPolicy, open_run
 from keepbest.cli import words
 from keepbest.cli.page import curves, saving, text
 from keepbest.cli.page.overfit import overfit
@@ -310,17 +311,47 @@ def test_strangers_text_is_shown_and_never_read_as_html(read, journal, local_bui
 
 
 def test_numbers_no_program_can_hold_do_not_end_the_report(read, journal, tmp_path):
-    """A stranger's journal with endless counts, infinite times and huge values still gives a report."""
+    """A stranger's journal with endless counts and huge values still gives a report."""
     url = journal(row(0, loss=1.0), row(1, loss=float("nan")), row(2, loss=1e300), row(3, loss=2.0))
     file = tmp_path / "logged" / "metrics.jsonl"
     last = json.loads(file.read_text().splitlines()[-1])
-    endless = last | {"row": 4, "epoch": 10**400, "step": 10**400, "time": float("inf")}
-    file.write_text(f"{file.read_text()}{json.dumps(endless).replace('Infinity', '1e400')}\n")
+    endless = last | {"row": 4, "epoch": 10**400, "step": 10**400}
+    file.write_text(f"{file.read_text()}{json.dumps(endless)}\n")
     assert read(url).table("The curves in figures")[1][:3] == ["loss", "4", "2"]
     assert read(url, journal(row(0, loss=1.0), name="other")).table("Runs")[1][:3] == ["logged", "5", f"{10**400:,}"]
     assert read(journal(row(0, loss=float("inf")), name="infinite")).texts("p", id="says-0") == [
         "loss has 1 value, none of which can be drawn."
     ]
+
+
+def test_spans_no_clock_can_measure_do_not_end_the_report(read, journal):
+    """A stranger's notes with saves that took for ever, or no time at all, still give a report."""
+    spans = [(1e308, 1e308), (1e308, 1e308), (0.0, 5e-324)]
+    saves = [
+        Saved(checkpoint=f"{number}", sequence=number, nbytes=100, blocked=blocked, seconds=seconds, **at(0))
+        for number, (blocked, seconds) in enumerate(spans)
+    ]
+    assert read(journal(*saves, row())).texts("dd")
+    page = read(journal(saves[-1], row(), name="quick"))
+    assert "until durable" in page.texts("dt")
+    assert not any(told.endswith("/s") for told in page.texts("dd"))
+    ends = [Began(checkpoint=None, epoch=0, step=0, time=time) for time in (-8e307, 8e307)]
+    ends.insert(1, row())
+    assert read(journal(saves[-1], *ends, *ends, name="long")).texts("dd")
+
+
+def test_the_best_on_a_way_that_was_left_has_no_star_on_another(read, tmp_path):
+    """Where training went back and left the best behind, no star stands on the curve of the way that was taken."""
+    policy = CheckpointPolicy(monitor="val_loss", keep_all=True)
+    for back, losses in ((None, [3.0, 2.5, 0.5]), (2, [2.7])):
+        with Checkpointer(tmp_path / "run", policy, model=Weights()) as ckpt:
+            if back is not None:
+                ckpt.restore(back)
+            for loss in losses:
+                ckpt.log(val_loss=loss)
+    page = read(str(tmp_path / "run"))
+    assert [(chart["series"][0]["y"], chart["best"]) for chart in page.data["charts"]] == [([3.0, 2.5, 2.7], [])]
+    assert any(told.startswith("0.5 at epoch 3: ") for told in page.texts("dd"))
 
 
 # ── what it says ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -515,6 +546,21 @@ def test_overfitting_without_notes_is_found_by_the_same_rule(read, journal):
     assert overfit(rows, curve["val_loss"], curve["train_loss"], "max") is None
     said = read(journal(*rows)).texts("p", id="says-0")[0]
     assert "was first seen at epoch 5 (found by this report, over 5 checks)." in said
+
+
+def test_many_curves_do_not_hide_the_overfitting(read, journal):
+    """Of many curves in a chart the first are told in words; that they overfit is told however many there are."""
+    rows = [row(epoch, val_loss=1 + epoch / 10, train_loss=1 / (epoch + 1)) for epoch in range(8)]
+    page = read(*(journal(*rows, name=f"run{number}") for number in range(4)))
+    assert len(page.data["charts"][0]["series"]) == 8
+    assert "Overfitting by val_loss, shaded, was first seen at epoch 5 in run0" in page.texts("p", id="says-0")[0]
+
+
+def test_a_training_that_was_broken_off_says_so(read, journal):
+    """A run that was closed without a last save and without an exception is told as broken off."""
+    page = read(journal(row(0, loss=1.0), Ended(cause="exception", **at(0)), name="off"))
+    assert dict(zip(page.texts("dt"), page.texts("dd"), strict=True))["ended"] == "broken off"
+    assert page.data["runs"][0]["events"]["epoch"]["lines"] == [[1, "broken off"]]
 
 
 def test_overfitting_comes_and_goes_as_the_monitor_said():

@@ -76,3 +76,33 @@ def test_long_runs_name_the_newest_whole_and_count_the_rest(keepbest, build):
     lines = keepbest("verify", build.url).out.splitlines()
     assert len(lines) == 52
     assert lines[50] == "whole    and 3 older"
+
+
+class Counted(list):
+    """A list that counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+
+def test_thousands_of_damaged_checkpoints_are_named_in_one_pass(keepbest, local_run, monkeypatch):
+    """What verify prints of a run that is damaged throughout takes no longer for each than for one."""
+    from keepbest.storage import verify
+
+    names = [f"epoch-{number:03d}_abcdef" for number in range(100)]
+    found = [
+        verify.Problem(checkpoint=name, file=None, tensor=None, message=f"{what} of {name}")
+        for what in ("size", "digest")
+        for name in names
+    ]
+    problems = Counted(found)
+    monkeypatch.setattr(verify, "verify", lambda *_: verify.Report(checked=100, whole=(), nbytes=0, problems=problems))
+    said = keepbest("verify", local_run)
+    assert said.out.splitlines()[:3] == [
+        f"DAMAGED  {names[0]}", f"         - size of {names[0]}", f"         - digest of {names[0]}",
+    ]  # fmt: skip
+    assert "100 checkpoints damaged, 0 checkpoints whole" in said.out
+    assert problems.times <= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -18,11 +19,12 @@ from contracts.trained import overfitted
 import keepbest as library
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli import viewers
-from keepbest.cli.follower import Follower
+from keepbest.cli.follower import Follower, follow, wait_for
 from keepbest.errors import UnreachableError
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
+from keepbest.storage.layout import commit_key
 from keepbest.storage.notes import Began, Ended
 from keepbest.storage.run import Run
 
@@ -186,7 +188,7 @@ def test_ctrl_c_ends_it(tmp_path):
     ran = run_in_terminal(MAIN, "watch", begun(tmp_path), "--interval", "30s", columns=100, interrupt="last saved")
     assert ran.code == 130
     text = "\n".join(ran.screen)
-    assert "training, or killed; last heard of" in text
+    assert "training, killed, or never closed; last heard of" in text
     assert "Traceback" not in text
 
 
@@ -217,10 +219,10 @@ class Recorder:
         self.reads += 1
         return self._backend.read(key)
 
-    def list(self, prefix):
+    def list(self, prefix, **how):
         if self.down:
             raise UnreachableError("s3://b/r", "no answer")
-        return self._backend.list(prefix)
+        return self._backend.list(prefix, **how)
 
 
 def follower(backend):
@@ -273,10 +275,70 @@ def test_a_store_that_does_not_answer_is_tried_again(tmp_path):
     backend.down = True
     assert not followed.look()
     assert "no answer" in followed.problem
+    assert followed.took == 0, "how long a store takes not to answer is no reason to ask more seldom"
     assert len(followed.entries) == 3
     backend.down = False
     assert followed.look()
     assert followed.problem is None
+
+
+def test_a_store_that_does_not_answer_is_told_while_waiting(tmp_path, capsys):
+    """Whoever waits for a run in a store that cannot be reached is told so, once."""
+    backend = Recorder(open_backend(begun(tmp_path)))
+    backend.down = True
+    followed = follower(backend)
+    looks = []
+
+    def pause(interval):
+        looks.append(interval)
+        backend.down = len(looks) < 3
+
+    followed.look()
+    followed.pause = pause
+    wait_for(followed, wait=True, interval=1, missing=pytest.fail)
+    assert (len(looks), followed.exists) == (3, True)
+    assert capsys.readouterr().err.count("no answer") == 1
+
+
+def test_a_metric_that_is_nan_repeats_nothing(tmp_path):
+    """What was found once is not new again, though NaN equals nothing."""
+    journal = Journal(open_backend(str(tmp_path)))
+    journal.append(dataclasses.replace(row(0), metrics={"loss": math.nan}), row(1))
+    followed = follower(open_backend(str(tmp_path)))
+    assert followed.look()
+    journal.append(row(2))
+    journal.close()
+    assert followed.look()
+    assert [entry.epoch for entry in followed.new] == [2]
+
+
+def test_showing_takes_its_share_of_the_time(ended):
+    """What is slow to show is looked at more seldom, as what is slow to read is."""
+    followed = follower(open_backend(ended))
+    followed.look()
+    follow(followed, 0.1, lambda _: time.sleep(0.2))
+    assert followed.took >= 0.2
+
+
+def test_what_has_not_changed_is_not_sorted_anew(tmp_path):
+    """While nothing happens, a look gives what is shown the account that it had."""
+    followed = follower(open_backend(begun(tmp_path)))
+    followed.look()
+    account = followed.account
+    assert len(account.closed) == 2
+    followed.look()
+    assert followed.account is account
+    begun(tmp_path, epochs=3)
+    followed.look()
+    assert len(followed.account.closed) == 3
+
+
+def test_a_run_of_nothing_but_damage_is_told_and_done(keepbest, tmp_path):
+    """Nobody writes to a run whose manifests are all damaged and that has no journal, so it is not waited for."""
+    backend = open_backend(str(tmp_path))
+    SmallRun(backend).save()
+    backend.replace(commit_key(1), b"{}")
+    assert keepbest("watch", tmp_path).code == 0
 
 
 def test_a_run_without_notes_is_followed(tmp_path):

@@ -333,6 +333,10 @@ class BackendContract:
         assert [entry.key for entry in backend.list("")] == sorted([*keys, "commits-of-another/1"])
         assert {entry.key: entry.size for entry in backend.list("")}["m.jsonl"] == 5
         assert backend.list("nothing/here/") == []
+        few = backend.list("", limit=2)
+        assert len(few) == 2
+        assert {entry.key for entry in few} <= {entry.key for entry in backend.list("")}
+        assert len(backend.list("", limit=100)) == len(backend.list(""))
 
     def test_a_neighbour_is_not_listed(self, url):
         """A run whose URL begins with the name of another sees none of its objects."""

@@ -248,6 +248,8 @@ class FaultProxy:
             stream, upstream = Stream(client), _Upstream(self._server, self._open)
             with upstream:
                 while (head := stream.head()) is not None:
+                    if len(head.first) < 3:  # the rest of a request that was broken off
+                        raise BrokenStreamError
                     method, target, _ = head.first
                     record = Record(method=method, target=target, connection=connection, start=time.monotonic())
                     fault = self._fault(record)

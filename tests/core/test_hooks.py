@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from contracts.proxy import FaultProxy
 from contracts.stateful import Weights
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
-from keepbest.errors import ConfigError
+from keepbest.errors import ConfigError, KeepbestError
 
 
 class Recorder:
@@ -70,8 +71,33 @@ def test_a_hook_that_fails_is_dropped_and_training_goes_on(tmp_path):
     assert whole.entries == keepbest.open_run(tmp_path).journal()
 
 
+def test_the_password_in_a_hooks_error_is_not_shown(tmp_path):
+    """Libraries put the URL of their server into what they raise."""
+
+    def hook(entry):
+        raise OSError("http://me:s3cret@host:5000/api and http://you:s3cret@host did not answer")
+
+    with pytest.warns(UserWarning, match="the hook .*http://me@host:5000/api and http://you@host did not answer"):
+        train(tmp_path, hook)
+
+
 def test_a_hook_that_cannot_be_closed_is_told_of(tmp_path):
     """That is a warning, after everything was saved."""
     with pytest.warns(UserWarning, match="could not be closed.*The run is whole"):
         train(tmp_path, Recorder(fails_to_close=True))
     assert keepbest.open_run(tmp_path).latest.epoch == 2
+
+
+def test_hooks_are_closed_when_the_bucket_is_gone(s3_server, s3_url):
+    """What a hook has not sent yet does not get lost because the journal cannot be written."""
+    hook = Recorder()
+    with FaultProxy(s3_server.url) as proxy:
+        options = {"endpoint_url": proxy.url, "deadline": 1}
+        ckpt = Checkpointer(s3_url, CheckpointPolicy(), hooks=[hook], storage_options=options, model=Weights())
+        ckpt.log(loss=1.0)
+        ckpt.wait()
+        ckpt.log_step(loss=0.5)
+        proxy.kill()
+        with pytest.raises(KeepbestError):
+            ckpt.close(save=False)
+    assert hook.closed == 1

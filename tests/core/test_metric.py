@@ -1,6 +1,8 @@
 """One logged value becomes one float, or an error that says what to do."""
 
 import math
+import subprocess
+import sys
 from decimal import Decimal
 from fractions import Fraction
 
@@ -160,14 +162,25 @@ def test_torch_tensors():
         scalar("m", torch.zeros((), device="meta"))
 
 
+JAX = """
+import jax, pytest
+from keepbest.core.metric import scalar
+from keepbest.errors import MetricValueError
+
+assert scalar("m", jax.numpy.float32(0.5)) == 0.5
+
+def step(x):
+    with pytest.raises(MetricValueError, match="cannot be read here"):
+        scalar("m", x)
+    return x
+
+jax.jit(step)(1.0)
+"""
+
+
 def test_jax_arrays():
-    """JAX arrays are taken, and a traced one is an error that says where to log."""
-    jax = pytest.importorskip("jax")
-    assert scalar("m", jax.numpy.float32(0.5)) == 0.5
+    """JAX arrays are taken, and a traced one is an error that says where to log.
 
-    def step(x):
-        with pytest.raises(MetricValueError, match="cannot be read here"):
-            scalar("m", x)
-        return x
-
-    jax.jit(step)(1.0)
+    In a process of its own: who has used JAX may not fork any more.
+    """
+    subprocess.run([sys.executable, "-W", "error", "-c", JAX], check=True)

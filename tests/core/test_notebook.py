@@ -10,7 +10,7 @@ from contracts.stateful import Weights
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy, Measured
-from keepbest.errors import SaveFailedError
+from keepbest.errors import SaveFailedError, UnsupportedStateError
 from keepbest.storage.history import Row
 
 POLICY = CheckpointPolicy(monitor="val_loss", keep_best=1, keep_last=1, patience=2)
@@ -159,6 +159,35 @@ def test_how_it_ended_is_noted(tmp_path):
     with Checkpointer(tmp_path / "own", model=Weights()) as ckpt:
         ckpt.log(loss=1.0)
     assert journal(tmp_path / "own")[-1].cause == "closed"
+    ckpt = Checkpointer(tmp_path / "let go", model=Weights())
+    ckpt.log(loss=1.0)
+    ckpt.close(save=False)
+    ended = journal(tmp_path / "let go")[-1]
+    assert (ended.cause, ended.error) == ("exception", None)
+
+
+def test_the_end_stands_behind_the_last_steps(tmp_path):
+    """Steps that waited to be written when training was broken off come before the note that it was."""
+    with pytest.raises(KeyboardInterrupt), Checkpointer(tmp_path, model=Weights()) as ckpt:
+        ckpt.log(loss=1.0)
+        ckpt.log_step(loss=0.5)
+        raise KeyboardInterrupt
+    assert kinds(journal(tmp_path))[-2:] == ["step", "ended"]
+
+
+def test_a_save_that_could_not_begin_is_noted(tmp_path):
+    """A state that cannot be saved any more: the decision to save is followed by why nothing came of it."""
+    weights = {"w": 1.0}
+    with Checkpointer(tmp_path, CheckpointPolicy(at_end=False), weights=weights) as ckpt:
+        ckpt.log(loss=2.0)
+        ckpt.wait()
+        weights["f"] = lambda: 0
+        with pytest.raises(UnsupportedStateError):
+            ckpt.log(loss=1.0)
+    entries = journal(tmp_path)
+    (failed,) = only(entries, "failed")
+    assert failed.checkpoint == only(entries, "decided")[1].checkpoint
+    assert failed.error.startswith("UnsupportedStateError: ")
 
 
 def test_a_signal_is_noted(tmp_path):

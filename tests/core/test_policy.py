@@ -2,8 +2,10 @@
 
 import builtins
 import contextlib
+import gc
 import json
 import tomllib
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -511,3 +513,18 @@ def test_the_examples_in_the_documentation_run():
         found = doctest.testmod(importlib.import_module(f"keepbest.core.{name}"))
         assert found.failed == 0
         assert found.attempted > 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"keep_best": -1}, {"where": "x <"}, {"mode": "up"}, {"keep": {"kind": "best", "n": -1}}, {"keep_all": True}],
+    ids=str,
+)
+def test_a_policy_that_is_refused_leaves_nothing_behind(fields):
+    """The error holds nothing that holds it, out of Python's sight: a process that tries many does not grow."""
+    with pytest.raises(KeepbestError) as caught:
+        CheckpointPolicy(**{"monitor": "loss", "keep_best": 2} | fields)
+    error = weakref.ref(caught.value)
+    del caught
+    gc.collect()
+    assert error() is None

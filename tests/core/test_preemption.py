@@ -96,6 +96,23 @@ def test_an_ignored_signal_does_not_end_training(tmp_path):
     assert (done.returncode, done.stdout) == (0, "still here\nended 12.0\n"), done.stderr
 
 
+def test_a_log_that_fails_does_not_swallow_the_signal(tmp_path):
+    """The signal may come in the middle of a write to where the log goes, which cannot be written to then."""
+    before = """
+        import logging
+
+        class Busy(logging.Handler):
+            def emit(self, record):
+                if "SIGTERM" in record.getMessage():
+                    raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+
+        logging.getLogger("keepbest").addHandler(Busy())
+    """
+    done = run(str(tmp_path / "run"), before=before)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert keepbest.open_run(tmp_path / "run").latest.step == 7
+
+
 @anywhere
 def test_a_second_signal_ends_at_once(run_url):
     """Whoever cannot wait sends it twice."""

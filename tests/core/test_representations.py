@@ -90,7 +90,7 @@ def test_a_run_that_cannot_be_read_is_shown_with_the_reason(run):
     """A representation never raises what a cell did not ask for: the error's sentence stands in its place."""
 
     class Refusing(WrappedBackend):
-        def list(self, prefix):
+        def list(self, prefix, **how):
             raise StoragePermissionError(self.url, "list")
 
     table = Cells(Run(Refusing(run.backend))._repr_html_())

@@ -6,6 +6,8 @@ A fork costs some milliseconds where a start of Python costs hundreds: so thousa
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -27,11 +29,11 @@ class Voice:
     """The child's end: lines to the parent, and the wait for its word."""
 
     def __init__(self, out: int, word: int) -> None:
-        self._out, self._word = out, word
+        self.out, self._word = out, word
 
     def say(self, line: str) -> None:
         """Tell the parent, in one system call: what was said is said, even if the child dies next."""
-        os.write(self._out, line.encode() + b"\n")
+        os.write(self.out, line.encode() + b"\n")
 
     def ready(self) -> None:
         """Say that the interesting part begins, and wait until the parent says go."""
@@ -39,20 +41,32 @@ class Voice:
         os.read(self._word, 1)
 
 
+def fork() -> int:
+    """Fork, as `os.fork`; the child never collects what its parent left.
+
+    The end of such an object may wait for a thread that a child does not have: one of s3fs does, for a second.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a parent with threads: what they hold is not used by any job
+        gc.freeze()
+        pid = os.fork()
+    if pid:
+        gc.unfreeze()
+    return pid
+
+
 class Child:
     """A forked process that runs `job(voice)` in a process group of its own. Its end is 0, or 1 after an exception.
 
-    One that takes longer than `deadline` seconds dies by SIGALRM, whatever it waits for.
+    One that takes longer than `deadline` seconds says where every thread of it is, and dies by SIGALRM.
     """
 
     def __init__(self, job: Callable[[Voice], object], *, deadline: int = DEADLINE) -> None:
         heard, out = os.pipe()
         word, mine = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a parent with threads: what they hold is not used by any job
-            self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             os.close(heard)
             os.close(mine)
@@ -127,7 +141,7 @@ def ask(job: Callable[[], Any], *, deadline: int = DEADLINE) -> Any:
     with Child(lambda voice: voice.say(json.dumps(job())), deadline=deadline) as child:
         status = child.wait()
         if child.hung:
-            raise TimeoutError(f"no answer within {deadline} s")
+            raise TimeoutError("\n".join([f"no answer within {deadline} s", *child.said]))
         if status != 0:
             raise RuntimeError("\n".join(child.said) or f"it ended with {status}")
         return json.loads(child.said[-1])
@@ -169,6 +183,7 @@ def _be_child(job: Callable[[Voice], object], voice: Voice, deadline: int) -> No
         for stream in (1, 2):  # what is of interest is said by the voice
             os.dup2(nowhere, stream)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, voice.out, chain=True)  # where it hung; then it dies
         signal.alarm(deadline)
         job(voice)
         code = 0

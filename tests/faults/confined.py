@@ -7,12 +7,12 @@ import os
 import resource
 import select
 import signal
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from faults.children import fork
 
 Found = tuple[str, str]
 """A harm, and what it was."""
@@ -45,11 +45,7 @@ def try_all(
 
 def _one_child(cases: Sequence[Any], attempt: Callable[[Any], list[Found]], limits: Limits) -> Iterator[list[Found]]:
     heard, out = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a parent with threads: the child does not need what they hold
-        pid = os.fork()
+    pid = fork()
     if pid == 0:
         os.close(heard)
         _be_child(cases, attempt, out, limits)

@@ -134,8 +134,12 @@ MUTANTS = {
             Patch("storage.spare_files:_size_if_alone", "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)", "pass"),
         ),
     ),
-    "what changed is taken for what is in place": _one(
-        "power: files written over", "storage.tensorstream:TensorStream._place", "if there == mine", "if True"
+    "what changed is taken for what is in place": Mutant(
+        "power: files written over",
+        (
+            Patch("storage.tensorstream:TensorStream._place", "if there == mine", "if True"),
+            Patch("storage.tensorfile:_stream", "if old[name].digest != new[name].digest", "if False"),
+        ),
     ),
     "data is deleted before its commit": Mutant(
         "kill",

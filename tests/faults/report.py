@@ -36,6 +36,16 @@ def show(rows: Sequence[Tally], *, seconds: float) -> None:
     console.print(f"keepbest: {sum(row.tried for row in own):,} faults: {told}", highlight=False)
 
 
+def merged(rows: Sequence[Tally], command: str) -> tuple[list[Tally], str]:
+    """Return the rows and commands that the file has, with these rows in place of those of the same families."""
+    found = json.loads((DOCS / "faults.json").read_text())
+    before = [Tally.from_json(row) for row in found["rows"]]
+    families = dict.fromkeys(row.family for row in [*before, *rows])
+    anew = {row.family for row in rows}
+    every = [row for family in families for row in (rows if family in anew else before) if row.family == family]
+    return every, f"{found['command']}; {command}"
+
+
 def write_docs(rows: Sequence[Tally], *, command: str) -> None:
     """Write `docs/faults.json`, and the tables between the marks of `docs/faults.md`."""
     facts = {

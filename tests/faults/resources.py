@@ -277,7 +277,7 @@ def _refuse(
 
 def _heard(child: Child) -> tuple[list[tuple[str, str]], list[str]]:
     if child.hung:
-        return [("hung", f"no end within {_DEADLINE} s")], []
+        return [("hung", f"no end within {_DEADLINE} s: {child.said}")], []
     if child.status != 0:
         return [("broken", f"the process ended with {child.status}: {child.said[-12:]}")], []
     said = json.loads(child.said[-1])

@@ -47,7 +47,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=FAMILIES, help="this family; may be given again")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
     parser.add_argument(
-        "--write-docs", action="store_true", help="write docs/faults.json and the tables of docs/faults.md"
+        "--write-docs",
+        action="store_true",
+        help="write docs/faults.json and the tables of docs/faults.md; with --only, the rows of that family",
     )
     parser.add_argument("--child", choices=FAMILIES, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -60,7 +62,10 @@ def main() -> int:
         rows = [row for rows in workers.map(lambda one: list(_child(one, given)), families) for row in rows]
     report.show(rows, seconds=time.monotonic() - begin)
     if given.write_docs:
-        report.write_docs(rows, command=" ".join(["python tests/faults/run.py", *sys.argv[1:]]))
+        command = " ".join(["python tests/faults/run.py", *sys.argv[1:]])
+        if given.only:
+            rows, command = report.merged(rows, command)
+        report.write_docs(rows, command=command)
     return 0 if all(row.harmless for row in rows if row.subject == "keepbest") else 1
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from contracts.faults import CountingBackend
 from contracts.servers import STRAY_VARIABLES, S3Server
 from faults import endurance
+from faults.children import fork
 from faults.comparing import HarmError, check, check_no_orphans
 from faults.endurance import BEST, LAST, MILESTONE, ROWS, STEPS, loss, val_loss
 from faults.reference import Commit, Place, Rules, keeps, latest, ranking
@@ -132,7 +133,7 @@ def _live_and_look(soak, seed):
 def _in_child(tally, call, *, kill=False):
     """Fork, call, and return what the child returned, "killed" if it was, or None if it went wrong in another way."""
     reading, writing = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         _be_child(call, writing)
     os.close(writing)

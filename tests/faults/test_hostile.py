@@ -146,6 +146,16 @@ def test_a_template_that_cannot_be_filled_is_a_setting_that_is_wrong():
             _filepath().parse(template, save_weights_only=False).at(0, None, {})
 
 
+@pytest.mark.parametrize("wide", ["{epoch:0202020202d}", "{epoch:1000d}", "{val_loss:.99999f}"])
+def test_a_template_that_would_fill_the_memory_is_a_setting_that_is_wrong(wide):
+    """A slip in a width is told before the first epoch. The fuzzer found it: 400 MB for one name."""
+    from faults.targets import _filepath
+
+    with pytest.raises(ConfigError, match="places in a placeholder"):
+        _filepath().parse(f"models/m_{wide}.keras", save_weights_only=False)
+    assert _filepath().parse("m_{epoch:0255d}.keras", save_weights_only=False).at(0, None, {}).endswith("01.keras")
+
+
 def test_a_hidden_run_places_only_what_the_template_can_give():
     """What a hidden run says its file is called must be a name that the template makes."""
     from faults.targets import _filepath

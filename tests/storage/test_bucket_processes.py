@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
 from contracts import http_faults, stores
 from contracts.stores import MIB, within
 
+from keepbest.storage.backend import open_backend
 from keepbest.storage.gc import GRACE
 
 
@@ -38,6 +41,21 @@ def finish(process, seconds=30):
         process.kill()
         raise
     return process.returncode, output, errors
+
+
+def test_a_run_that_is_let_go_takes_its_connections_with_it(store):
+    """Who opens one run after the other, in a notebook, has no more sockets and threads than after the first."""
+    content, held = os.urandom(11 * MIB), []
+    for number in range(4):
+        backend = open_backend(store.url, store.options)
+        backend.put(f"checkpoints/{number}/large", [content])
+        assert bytes(backend.read_ranges(f"checkpoints/{number}/large", [(0, len(content))])[0]) == content
+        client = weakref.ref(backend._client)
+        del backend
+        gc.collect()
+        assert client() is None
+        held.append(len(os.listdir("/proc/self/fd")))
+    assert held[-1] <= held[0] + 5
 
 
 FORK = """

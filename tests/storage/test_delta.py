@@ -144,10 +144,12 @@ def test_a_base_that_somebody_deleted_is_no_error(backend):
 # ── what the stream says ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def streamed(arrays, base=None, spare=None):
-    """Return the chunks of a file, its bytes and its record."""
+def streamed(arrays, base=None, spare=None, training=(), newest=None):
+    """Return the chunks of a file, its bytes and its stream."""
     plan, data = staged(arrays)
-    stream = tensorstream.TensorStream(plan.header, plan.offsets, data, base=base, spare=spare)
+    stream = tensorstream.TensorStream(plan.header, plan.offsets, data, base=base, spare=spare, training=training)
+    if newest is not None:
+        stream.is_all_of(newest)
     chunks = list(stream)
     return chunks, b"".join(bytes_of(chunk) for chunk in chunks), stream
 
@@ -167,7 +169,13 @@ def test_held_bytes_are_where_they_are_said_to_be(old, new, seed):
     record = tensorfile.write(backend, "a", plan, data)
     older = backend.read("a")
     plain = streamed(second)
-    for helps in ({"base": record}, {"spare": record}, {"base": record, "spare": record}):
+    training = {name for name in second if chance.random() < 0.3}
+    for helps in (
+        {"base": record},
+        {"spare": record},
+        {"base": record, "spare": record},
+        {"base": record, "spare": record, "training": training, "newest": record},
+    ):
         chunks, whole, stream = streamed(second, **helps)
         assert whole == plain[1]
         assert stream.digests == plain[2].digests
@@ -180,6 +188,51 @@ def test_held_bytes_are_where_they_are_said_to_be(old, new, seed):
                 assert chunk.in_place == (chunk.begin == place if "spare" in helps else False)
                 assert len(chunk.data) >= (65536 if chunk.in_place else MIB)
             place += len(bytes_of(chunk))
+
+
+class Read:
+    """Data that says which of it was asked for."""
+
+    def __init__(self, data):
+        self.data, self.upto = memoryview(data), 0
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, span):
+        self.upto = max(self.upto, span.stop)
+        return self.data[span]
+
+
+def test_what_trains_is_sent_while_it_is_hashed():
+    """A large tensor that is not compared is on its way before its end was read; one that is compared is not."""
+    plan, data = staged({"w": np.zeros(40 * MIB, np.uint8)})
+    backend = open_backend(f"memory://delta-{uuid.uuid4().hex}")
+    record = tensorfile.write(backend, "a", plan, data)
+    for training, upto in ((("w",), 8 * MIB), ((), 40 * MIB)):
+        read = Read(data)
+        stream = tensorstream.TensorStream(plan.header, plan.offsets, read, spare=record, training=training)
+        chunks = iter(stream)
+        assert [bytes_of(next(chunks)), len(bytes_of(next(chunks)))] == [plan.header, 8 * MIB if training else 40 * MIB]
+        assert read.upto == upto
+
+
+def test_what_trained_before_is_expected_to_train(backend, monkeypatch):
+    """A tensor that differs between the newest file and the spare one is not compared: one that rests again is soon."""
+    seen, plain = [], tensorstream.TensorStream
+
+    def stream(*args, training, **named):
+        seen.append(sorted(training))
+        return plain(*args, training=training, **named)
+
+    monkeypatch.setattr(tensorfile, "TensorStream", stream)
+    run = SmallRun(backend)
+    for number in (1, 2, 3, 3, 3, 3):
+        arrays = {"w": np.full(4 * MIB, number, np.uint8), "frozen": np.full(4 * MIB, 7, np.uint8)}
+        saved = run.save(arrays=arrays | {"b": np.full(4 * MIB, len(seen), np.uint8)})
+        run.writer.retire([found.sequence for found in run.writer.checkpoints][:-1])
+        assert same(Run(backend).latest.load("model"), arrays | {"b": np.full(4 * MIB, saved.sequence - 1, np.uint8)})
+    assert seen == [[], [], ["b", "w"], ["b", "w"], ["b"], ["b"]]
 
 
 def test_only_a_backend_that_can_use_it_is_told_what_is_held(memory_url):

@@ -198,6 +198,18 @@ def test_a_line_that_makes_no_sense_is_passed_over(backend, line):
     assert epochs(history_of(backend, journal.mark)) == [0, 1]
 
 
+@pytest.mark.parametrize("moment", ["-inf", "inf", "nan"])
+def test_a_row_of_no_moment_is_passed_over(backend, moment):
+    """Whoever tells when a row was logged may rely on a finite time, as with notes."""
+    journal = Journal(backend)
+    write(journal, [0, 1])
+    line = {"branch": journal.mark.branch, "row": 2, "kind": "epoch", "epoch": 2, "step": 20, "metrics": {}}
+    appender = backend.append(JOURNAL)
+    appender.write(json.dumps({**line, "time": moment}).encode() + b"\n")
+    appender.close()
+    assert epochs(history_of(backend)) == [0, 1]
+
+
 def test_closing_twice_is_harmless(backend):
     """A journal that was never written to, or is closed already, can be closed."""
     journal = Journal(backend)

@@ -57,6 +57,7 @@ def test_names_of_checkpoints_are_read_back(epoch, step, write_id, part):
     key = layout.data_key(name, "model.safetensors")
     assert key.startswith(layout.data_prefix(name))
     assert layout.checkpoint_of(key) == name
+    assert layout.checkpoint_place(name) == (epoch, step)
     assert layout.commit_sequence(key) is None
     assert layout.temporary_of(key) is None
 

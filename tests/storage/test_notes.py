@@ -118,6 +118,16 @@ def test_a_note_written_again_counts_once(backend):
     assert entries_of(backend) == [row(0), NOTES[3]]
 
 
+def test_a_note_with_nan_that_is_written_again_counts_once(backend):
+    """NaN, which equals nothing, does not make two notes of one."""
+    note = Decided(event="epoch", checkpoint=None, checks=(check(value=math.nan),), **AT)
+    journal = Journal(backend)
+    journal.append(row(0), note)
+    journal.append(note)
+    journal.close()
+    assert list(map(repr, entries_of(backend))) == [repr(row(0)), repr(note)]
+
+
 def test_a_newer_kind_of_note_is_passed_over():
     """What a newer keepbest notes, or adds to a note, confuses nobody."""
     backend = open_backend("memory://newer-notes")

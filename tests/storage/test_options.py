@@ -47,3 +47,17 @@ def test_two_names_of_one_place_are_one(one, other, monkeypatch):
     """A run and its mirror are compared by their URLs: what is the same place has one."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
     assert open_backend(one).url == open_backend(other).url == other
+
+
+@pytest.mark.parametrize("url", ["memory://run", "s3://bucket/run", "gs://bucket/run", "sftp://host/run"])
+@pytest.mark.parametrize("option", ["cls", "self"])
+def test_an_option_that_python_takes_for_itself_is_none(url, option):
+    """It would reach what makes the filesystem as its first argument. The fuzzer found it."""
+    with pytest.raises(ConfigError, match=f"there is no storage option '{option}'"):
+        open_backend(url, {option: 4})
+
+
+def test_a_zero_byte_in_a_file_url_is_refused():
+    """Also one that is written as %00."""
+    with pytest.raises(ConfigError, match="it holds a zero byte"):
+        open_backend("file:///tmp/a%00b")

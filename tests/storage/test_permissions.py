@@ -11,6 +11,7 @@ from contracts import documented, http_faults
 from contracts.permissions import S3_ACTIONS
 from contracts.proxy import FaultProxy
 from contracts.runs import SmallRun
+from contracts.signers import Signer
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
@@ -64,6 +65,12 @@ def publish(url, options, folder):
     run.publish(run.best, "state.json", f"{url.rpartition('/')[0]}/published/state.json")
 
 
+def sign(url, options, folder):
+    signer = Signer(folder)
+    for checkpoint in keepbest.open_run(url, storage_options=options).checkpoints():
+        checkpoint.sign(signer.private)
+
+
 def gc(url, options, folder):
     report = keepbest.open_run(url, storage_options=options).gc(grace=0)
     assert report.removed
@@ -71,7 +78,7 @@ def gc(url, options, folder):
 
 
 MAKES_A_RUN = {"train", "mirror"}
-DOINGS = {"read": read, "train": train, "mirror": mirror, "publish": publish, "gc": gc}
+DOINGS = {"read": read, "train": train, "mirror": mirror, "publish": publish, "sign": sign, "gc": gc}
 S3_TABLE = documented.table("`s3:ListBucket`")
 GCS_TABLE = documented.table("`storage.objects.list`")
 
@@ -171,7 +178,15 @@ def s3_action(method, target):
 
 @pytest.mark.parametrize(
     ("doing", "policy"),
-    [("read", "read"), ("train", "train"), ("mirror", "train"), ("publish", "train"), ("gc", "gc"), ("gc", "train")],
+    [
+        ("read", "read"),
+        ("train", "train"),
+        ("mirror", "train"),
+        ("publish", "train"),
+        ("sign", "train"),
+        ("gc", "gc"),
+        ("gc", "train"),
+    ],
 )
 def test_the_policies_of_the_page_suffice(doing, policy, do, s3_server):
     """Who has no more than a policy of the page can do what it is for, below its prefix."""

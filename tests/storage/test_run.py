@@ -16,12 +16,14 @@ from keepbest.errors import (
     DamagedFileError,
     DamagedManifestError,
     NotARunError,
+    StoragePermissionError,
     UnsupportedFormatError,
 )
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
 from keepbest.storage.layout import commit_key, data_key
+from keepbest.storage.local import LocalBackend
 from keepbest.storage.manifest import CheckpointInfo, Score, seal
 from keepbest.storage.run import Run, best_of, newest_complete, open_run
 
@@ -64,6 +66,64 @@ def test_the_folder_of_another_program_is_no_run(run_url, key):
         open_run(run_url)
 
 
+def test_where_no_run_is_those_near_are_named(run_url):
+    """The folder of runs, a folder within a run, and one that has a run in a hidden folder: each says where to look."""
+    for name in ("b", "a", ".keepbest/model"):
+        SmallRun(open_backend(f"{run_url}/{name}")).save()
+    saved = Run(open_backend(f"{run_url}/a")).latest
+    for url, meant in {
+        run_url: [f"{run_url}/.keepbest/model", f"{run_url}/a", f"{run_url}/b"],
+        f"{run_url}/.keepbest": [f"{run_url}/.keepbest/model"],
+        f"{run_url}/a/commits": [f"{run_url}/a"],
+        f"{run_url}/a/checkpoints": [f"{run_url}/a"],
+        f"{run_url}/a/checkpoints/{saved.name}": [f"{run_url}/a"],
+        f"{run_url}/c": [],
+        f"{run_url}/commits": [],
+    }.items():
+        with pytest.raises(NotARunError) as caught:
+            open_run(url)
+        assert list(caught.value.near) == meant
+        assert str(caught.value).endswith(f"Did you mean {' or '.join(meant)}?" if meant else "writes to.")
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "commits"])
+def test_a_folder_of_runs_may_be_called_as_ours_are(run_url, folder):
+    """Others keep runs in a folder "checkpoints": those are named, and the folder around is not taken for a run."""
+    SmallRun(open_backend(f"{run_url}/{folder}/run-1")).save()
+    with pytest.raises(NotARunError) as caught:
+        open_run(f"{run_url}/{folder}")
+    assert caught.value.near == (f"{run_url}/{folder}/run-1",)
+    with pytest.raises(NotARunError) as caught:
+        open_run("memory://checkpoints")
+    assert caught.value.near == ()
+
+
+def test_a_place_that_cannot_be_looked_through_still_holds_no_run(run_url, monkeypatch):
+    """That a folder beside cannot be listed is not what is wrong."""
+    plain = LocalBackend.list
+
+    def refuse(backend, prefix, *, limit=None):
+        if not prefix:
+            raise StoragePermissionError(f"{backend.url}/private", "cannot list: permission denied")
+        return plain(backend, prefix, limit=limit)
+
+    monkeypatch.setattr(LocalBackend, "list", refuse)
+    with pytest.raises(NotARunError, match=r"holds no run\. Give .* writes to\.$"):
+        open_run(run_url)
+
+
+def test_a_name_that_is_gone_is_not_taken_for_a_misspelt_one(small):
+    """The name of a checkpoint that was deleted is answered with where to look, and not with another's name."""
+    small.save()
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"It may have been retired: the policy's keep_… settings"
+    ) as gone:
+        Run(small.backend).get("epoch-007_step-000700_abcdef")
+    assert "Did you mean" not in str(gone.value)
+    with pytest.raises(CheckpointNotFoundError, match="Did you mean 'latest'"):
+        Run(small.backend).get("lates")
+
+
 @pytest.mark.parametrize("kind", ["epoch", "step"])
 def test_a_run_that_only_logged_is_a_run(run_url, kind):
     """A training that has logged and not saved yet can be looked at; it says that it holds no checkpoint."""
@@ -75,7 +135,7 @@ def test_a_run_that_only_logged_is_a_run(run_url, kind):
     assert len(run.history().rows) == 1
     assert run.verify().ok
     for which in ("best", "latest", 1, "epoch-001"):
-        with pytest.raises(CheckpointNotFoundError, match="It holds none"):
+        with pytest.raises(CheckpointNotFoundError, match=r"It holds none\.$"):
             run.get(which)
 
 

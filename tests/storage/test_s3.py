@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
@@ -9,6 +10,7 @@ from contracts.backend_contract import BackendContract
 
 from keepbest.errors import CredentialsError
 from keepbest.storage.backend import open_backend
+from keepbest.storage.s3 import _time
 
 
 class TestS3(BackendContract):
@@ -52,3 +54,21 @@ def test_what_the_environment_says_now_counts(s3_server, s3_url, monkeypatch):
         with pytest.raises(CredentialsError):
             open_backend(s3_url).list("")
     assert open_backend(s3_url).list("") == []
+
+
+def test_the_times_of_a_listing_are_those_of_its_objects(s3_url):
+    """Though they are not read by botocore, which guesses how each is written."""
+    backend = open_backend(s3_url)
+    before = time.time()
+    backend.replace("a", b"1")
+    (listed,) = backend.list("")
+    assert listed.modified == pytest.approx(before, abs=5)
+    assert listed.modified == pytest.approx(backend.head("a").modified, abs=1)
+
+
+@pytest.mark.parametrize(
+    "written", ["2015-10-21T07:28:00.000Z", "2015-10-21T07:28:00+00:00", "Wed, 21 Oct 2015 07:28:00 GMT", 1445412480]
+)
+def test_a_time_may_be_written_in_any_way(written):
+    """As S3 does in XML, as headers do, and as other services do."""
+    assert _time(written).timestamp() == 1445412480

@@ -221,3 +221,25 @@ def test_tensors_are_found_with_their_paths():
     assert dict(typedjson.tensors_in(encoded)) == paths
     assert set(paths) == {"w", "$w", "layers.0.0", "layers.0.1.0", "by_id.0.exp_avg"}
     assert list(typedjson.tensors_in({"$numpy": "value"})) == [("value", "value")]
+
+
+def test_what_holds_no_tensor_beside_tensors_is_found():
+    """Each largest part without a tensor is named once, so that whoever keeps only tensors can say what is lost."""
+    w = np.array([0])
+    state = {"w": w, "lr": 0.1, "groups": [{"betas": (1, 2)}], "layers": ({3: w, "n": math.nan}, deque([b"x", w]))}
+    encoded = typedjson.encode(state, "model", lambda _path, _value: ("numpy", "w"))
+    assert list(typedjson.plain_in(encoded)) == ["lr", "groups", "layers.0.n", "layers.1.0"]
+    assert list(typedjson.plain_in({"$numpy": "value"})) == []
+
+
+def test_the_size_of_what_is_in_many_places_is_known_at_once():
+    """It counts in each place, though it is looked at once; and no round of references is walked for ever."""
+    nested = ["x" * 100]
+    for _ in range(90):
+        nested = (nested, nested)
+    assert typedjson.size(nested, "it") > 2**90 * 100
+    assert typedjson.size(["x" * 100] * 5, "it") > 500
+    endless = {}
+    endless["x"] = [endless]
+    with pytest.raises(UnsupportedStateError, match="cannot save it: .* refers to itself"):
+        typedjson.size(endless, "it")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import traceback
+import uuid
 import warnings
 from types import SimpleNamespace
 
@@ -117,3 +119,12 @@ def test_a_store_that_does_not_exist_is_refused_at_once(tmp_path):
     """A tracking URI of an unknown kind is named when the hook is made."""
     with pytest.raises(ConfigError, match="experiment 'digits'"):
         MLflow("7", experiment="digits", tracking_uri="strange://x")
+
+
+def test_the_password_of_a_server_is_not_shown(monkeypatch):
+    """A server that does not answer is named without its password, in the traceback too."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    password = uuid.uuid4().hex  # a traceback shows lines of the source
+    with pytest.raises(ConfigError, match="experiment 'digits'") as caught:
+        MLflow("7", experiment="digits", tracking_uri=f"http://me:{password}@127.0.0.1:1")
+    assert password not in "".join(traceback.format_exception(caught.value))

@@ -122,6 +122,56 @@ def test_the_wrong_model_is_an_error_that_lists_the_differences(convert, make, m
     assert not (tmp_path / "out.weights.h5").exists()
 
 
+class Odd:
+    """An object with another state than a model's."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        """Take it."""
+
+
+def test_what_is_no_models_is_an_error_of_one_sentence(convert, model, tmp_path):
+    """Numbers for names, plain values for tensors, or no dictionary at all."""
+    model.save(tmp_path / "model.keras")
+    for number, state in enumerate([{0: np.ones(3)}, {"dense/kernel": "text"}, [np.ones(3)]]):
+        with Checkpointer(str(tmp_path / f"{number}"), CheckpointPolicy(), mode="sync", odd=Odd(state)) as ckpt:
+            ckpt.save()
+        words = ["--name", "odd", "--model", tmp_path / "model.keras"]
+        code, _, err = convert(tmp_path / f"{number}", tmp_path / "out.weights.h5", *words)
+        assert (code, "it is not the weights of a Keras model" in err) == (2, True), err
+    assert not (tmp_path / "out.weights.h5").exists()
+
+
+def alike(keras, seed):
+    """Return a model of twelve layers that differ in nothing but their weights."""
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Dense(4, use_bias=False) for _ in range(12)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["same names", "other counters"])
+def test_layers_that_are_alike_do_not_change_places(convert, keras, values, tmp_path, again):
+    """HDF5 has dense_10 before dense_2; each layer gets its own weights all the same."""
+    keras.utils.clear_session(free_memory=False)
+    model = alike(keras, 1)
+    model.save(tmp_path / "in.h5")
+    (alike(keras, 2) if again else model).save(tmp_path / "model.keras")
+    assert convert(tmp_path / "in.h5", tmp_path / "run")[0] == 0
+    words = ["--model", tmp_path / "model.keras"]
+    code, _, err = convert(tmp_path / "run", tmp_path / "out.weights.h5", *words)
+    assert (code, err) == (0, "")
+    other = type(model).from_config(model.get_config())
+    other.load_weights(tmp_path / "out.weights.h5")
+    same(values(other.weights), values(model.weights))
+
+
 def test_what_came_out_of_weights_h5_goes_back_without_the_model(convert, make, model, values, tmp_path):
     """Its tensors have their places for names, so the file is made again, the optimizer's too, and Keras loads it."""
     model.save_weights(tmp_path / "in.weights.h5")

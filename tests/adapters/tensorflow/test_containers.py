@@ -110,6 +110,8 @@ def test_a_tuple_cannot_take_another_value(tf, url):
     """Plain data in a tuple could not be restored: it is refused when it is handed over, and named."""
     with pytest.raises(UnsupportedStateError, match=r"cannot save state\.1: .*stands in a tuple.*list or a dict"):
         Checkpointer(url, CheckpointPolicy(), state=(tf.Variable(1.0), 3))
+    with pytest.raises(UnsupportedStateError, match=r"cannot save state\.0\.1: .*stands in a tuple"):
+        Checkpointer(url, CheckpointPolicy(), state=((tf.Variable(1.0), 3), tf.Variable(1.0)))
 
 
 def test_a_variable_where_plain_data_was(tf, url):

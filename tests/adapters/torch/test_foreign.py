@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import pickle
+import tracemalloc
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,38 @@ def test_training_continues_from_what_a_loop_saved(convert, tmp_path):
         ckpt.log(loss=1.0)
 
 
+def test_a_loops_own_generator_does_not_take_the_name_of_ours(convert, tmp_path):
+    """It is left out by name, and training continues."""
+    model, optimizer = trained()
+    saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 4, "rng": torch.get_rng_state()}
+    torch.save(saved, tmp_path / "last.pt")
+    code, out, _ = convert(tmp_path / "last.pt", tmp_path / "run")
+    assert (code, "'rng' was left out: it has a name that is taken" in out) == (0, True)
+    assert keepbest.open_run(tmp_path / "run").latest.objects() == ["model", "optimizer"]
+    with Checkpointer(str(tmp_path / "run"), CheckpointPolicy(), model=model, optimizer=optimizer) as ckpt:
+        assert ckpt.resume()
+
+
+def test_options_called_opt_are_no_optimizer(convert, tmp_path):
+    """They are kept as they are, and the checkpoint counts as weights only."""
+    torch.save({"model": Model().state_dict(), "opt": {"lr": 0.1}}, tmp_path / "last.pt")
+    code, out, _ = convert(tmp_path / "last.pt", tmp_path / "run", "--json")
+    assert (code, json.loads(out)["complete"], json.loads(out)["left_out"]) == (0, False, [])
+    assert keepbest.open_run(tmp_path / "run").latest.load("opt") == {"lr": 0.1}
+
+
+@pytest.mark.parametrize("name", ["optimizer", "scheduler"])
+def test_weights_are_not_called_as_another_part_is(convert, tmp_path, name):
+    """One of the two would be lost, so the name is refused."""
+    model, optimizer = trained()
+    saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": {"last_epoch": 3}}
+    torch.save(saved, tmp_path / "last.pt")
+    code, _, err = convert(tmp_path / "last.pt", tmp_path / "run", "--name", name)
+    assert (code, f"cannot be called '{name}'" in err) == (2, True)
+    assert convert(tmp_path / "last.pt", tmp_path / "run", "--name", "net")[0] == 0
+    assert bits(keepbest.open_run(tmp_path / "run").latest.load("net", "torch")) == bits(model.state_dict())
+
+
 def test_what_is_no_plain_data_in_a_loops_dictionary_is_left_out_by_name(convert, tmp_path):
     """Sparse tensors are no tensors that are saved: the rest is, and a sentence says what is not."""
     torch.save({"model": Model().state_dict(), "graph": torch.eye(3).to_sparse()}, tmp_path / "in.pth")
@@ -152,6 +186,26 @@ def test_a_weight_that_cannot_be_stored_is_an_error_that_names_it(convert, tmp_p
     code, _, err = convert(tmp_path / "in.pth", tmp_path / "run")
     assert (code, "model.b" in err) == (2, True)
     assert not (tmp_path / "run" / "commits").exists()
+
+
+@pytest.mark.parametrize("named", ["epoch", "step"])
+def test_a_count_without_a_value_is_no_count(convert, tmp_path, named):
+    """A tensor on the meta device has none; it is left out by name."""
+    saved = {"model": {"w": torch.ones(2)}, named: torch.ones((), dtype=torch.int64, device="meta")}
+    torch.save(saved, tmp_path / "in.pth")
+    code, out, err = convert(tmp_path / "in.pth", tmp_path / "run", "--json")
+    assert (code, err, json.loads(out)["epoch"]) == (0, "", None)
+    assert any(f"'{named}' was left out" in sentence for sentence in json.loads(out)["left_out"])
+
+
+@pytest.mark.parametrize("key", [None, True, 3, "a b"], ids=str)
+def test_what_has_no_name_is_left_out(convert, tmp_path, key):
+    """Objects of a checkpoint are called by text, even where a key would read as a name."""
+    torch.save({"model": {"w": torch.ones(2)}, key: torch.ones(3)}, tmp_path / "in.pth")
+    code, out, err = convert(tmp_path / "in.pth", tmp_path / "run", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["left_out"] == [f"'{key}' was left out: it has no name that an object can have."]
+    assert keepbest.open_run(tmp_path / "run").latest.objects() == ["model"]
 
 
 # ── strangers ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,6 +259,26 @@ def test_a_tensor_that_shows_one_number_a_thousand_million_times_is_refused(conv
     assert (code, "all of it would take 4,398,046,511,104 bytes" in err) == (2, True)
 
 
+def test_one_list_in_a_million_places_is_refused(convert, tmp_path):
+    """A file of a few hundred bytes may hold it; what it would take is counted before it is written out."""
+    nested = ["x"]
+    for _ in range(21):
+        nested = [nested, nested]
+    for number, held in enumerate([{"w": torch.ones(2), "x": nested}, {"model": {"w": torch.ones(2)}, "x": nested}]):
+        torch.save(held, tmp_path / "in.pth")
+        code, _, err = convert(tmp_path / "in.pth", tmp_path / f"run{number}")
+        assert (code, "its plain data would take" in err) == (2, True)
+
+
+def test_what_refers_to_itself_is_refused(convert, tmp_path):
+    """A pickle may have that; nothing walks round in it."""
+    nested = []
+    nested.append(nested)
+    torch.save({"model": {"w": torch.ones(2)}, "x": nested}, tmp_path / "in.pth")
+    code, _, err = convert(tmp_path / "in.pth", tmp_path / "run")
+    assert (code, "refers to itself" in err) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/../b", "w\x1b[31m", "w\nx", "/root"], ids=ascii)
 def test_names_that_lead_out_or_steer_a_terminal_are_refused(convert, tmp_path, name):
     """They are refused, and shown escaped."""
@@ -220,6 +294,17 @@ def test_a_file_cut_short_is_an_error_of_one_sentence(convert, tmp_path, cut):
     (tmp_path / "in.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:cut])
     code, _, err = convert(tmp_path / "in.pth", tmp_path / "run")
     assert (code, "was not converted" in err) == (2, True)
+
+
+def test_a_zip_file_with_a_damaged_directory_is_an_error(convert, tmp_path):
+    """Python may say so already where it only looks whether it is a zip file."""
+    torch.save({"w": torch.ones(100)}, tmp_path / "in.pth")
+    data = bytearray((tmp_path / "in.pth").read_bytes())
+    locator = data.rindex(b"PK\x05\x06") - 20
+    data[locator : locator + 20] = b"PK\x06\x07" + (7).to_bytes(4, "little") + bytes(8) + (9).to_bytes(4, "little")
+    (tmp_path / "in.pth").write_bytes(data)
+    code, _, err = convert(tmp_path / "in.pth", tmp_path / "run")
+    assert (code, "it is no whole zip file" in err) == (2, True)
 
 
 # ── Lightning ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,6 +368,40 @@ def test_a_checkpoint_of_lightning_becomes_a_complete_one(convert, tmp_path):
     assert keepbest.open_run(tmp_path / "run").verify().ok
 
 
+@pytest.mark.parametrize(
+    ("epoch", "progress", "ended"),
+    [
+        pytest.param(2, (2, 2, True), 2, id="after fit"),
+        pytest.param(1, (2, 2, True), 2, id="at the end of an epoch"),
+        pytest.param(1, (2, 1, True), 2, id="after its validation"),
+        pytest.param(1, (2, 1, False), 1, id="in the middle of one"),
+        pytest.param(0, (1, 0, False), None, id="in the middle of the first"),
+        pytest.param(1, (None, "x", False), 2, id="no number"),
+        pytest.param(1, (-1, -1, True), 2, id="no count"),
+    ],
+)
+def test_the_epochs_that_lightning_has_ended_are_counted(convert, tmp_path, epoch, progress, ended):
+    """Its own "epoch" is that under way, or after `fit` the number of all; the loop's progress tells which."""
+    ready, processed, last = progress
+    loop = {
+        "epoch_progress": {"current": {"ready": ready, "processed": processed}},
+        "epoch_loop.batch_progress": {"is_last_batch": last},
+    }
+    saved = {"pytorch-lightning_version": "2.6.0", "state_dict": {"w": torch.ones(2)}, "epoch": epoch}
+    torch.save(saved | {"loops": {"fit_loop": loop}}, tmp_path / "in.ckpt")
+    code, out, _ = convert(tmp_path / "in.ckpt", tmp_path / "run", "--json")
+    assert (code, json.loads(out)["epoch"]) == (0, None if ended is None else ended - 1)
+
+
+@pytest.mark.parametrize("loops", [None, {}, {"fit_loop": []}, {"fit_loop": {"epoch_progress": 3}}], ids=str)
+def test_lightnings_own_epoch_counts_where_it_tells_no_progress(convert, tmp_path, loops):
+    """As older versions of it write."""
+    saved = {"pytorch-lightning_version": "1.0.0", "state_dict": {"w": torch.ones(2)}, "epoch": 1, "loops": loops}
+    torch.save(saved, tmp_path / "in.ckpt")
+    code, out, _ = convert(tmp_path / "in.ckpt", tmp_path / "run", "--json")
+    assert (code, json.loads(out)["epoch"]) == (0, 1)
+
+
 # ── torch.distributed ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -309,6 +428,42 @@ def test_a_distributed_checkpoint_comes_in_bit_for_bit(convert, tmp_path):
         ckpt.resume()
     assert bits(other.state_dict()) == bits(model.state_dict())
     assert bits(again.state_dict()["state"][0]) == bits(optimizer.state_dict()["state"][0])
+
+
+@OWN_WARNINGS
+def test_an_optimizer_without_state_continues(convert, tmp_path):
+    """torch.distributed writes nothing for an empty dict, and the optimizer is given one all the same."""
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    dcp.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint_id=tmp_path / "dcp")
+    code, out, _ = convert(tmp_path / "dcp", tmp_path / "run", "--json")
+    assert (code, json.loads(out)["complete"]) == (0, True)
+    again = torch.optim.SGD(model.parameters(), lr=0.5)
+    with Checkpointer(str(tmp_path / "run"), CheckpointPolicy(), model=model, optimizer=again) as ckpt:
+        assert ckpt.resume()
+    assert again.param_groups[0]["lr"] == 0.25
+
+
+@OWN_WARNINGS
+@pytest.mark.parametrize("momentum", [0, 0.9])
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("kind", ["dcp", "pth"])
+def test_an_optimizer_that_goes_by_names_is_not_complete(convert, tmp_path, momentum, flat, kind):
+    """Whatever it holds and however it was saved: no optimizer takes it as it is."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25, momentum=momentum)
+    named = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=flat))
+    saved = {"model": model.state_dict(), "optimizer": named}
+    if kind == "dcp":
+        dcp.save(saved, checkpoint_id=tmp_path / "in.dcp")
+    else:
+        torch.save(saved, tmp_path / "in.pth")
+    code, out, _ = convert(tmp_path / f"in.{kind}", tmp_path / "run", "--json")
+    told = json.loads(out)
+    assert (code, told["complete"], told["objects"].keys()) == (0, False, {"model", "optimizer"})
+    assert any("by the names of parameters" in sentence for sentence in told["left_out"]) is not flat
 
 
 @OWN_WARNINGS
@@ -394,6 +549,83 @@ def test_metadata_asks_for_no_more_than_is_stored(convert, tmp_path, size):
     assert (code, "was not converted" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(b"\x96" + (1 << 28).to_bytes(8, "little"), id="a length that is not there"),
+        pytest.param(
+            b"ctorch\nSize\nB" + (10 << 20).to_bytes(4, "little") + bytes(10 << 20) + b"\x85R.", id="no shape"
+        ),
+    ],
+)
+def test_metadata_takes_no_memory_for_what_it_only_says(convert, tmp_path, program):
+    """It is refused before any is given."""
+    (tmp_path / "dcp").mkdir()
+    (tmp_path / "dcp" / ".metadata").write_bytes(program)
+    tracemalloc.start()
+    code, _, err = convert(tmp_path / "dcp", tmp_path / "run")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (code, "it is not what torch writes" in err, peak < 64 << 20) == (2, True, True), peak
+
+
+@OWN_WARNINGS
+@pytest.mark.parametrize("where", ["place", "name", "file"])
+def test_metadata_is_not_written_out_to_say_that_it_is_wrong(convert, tmp_path, where):
+    """A list that is in it in a million places makes no error of a million words."""
+    dcp.save({"w": torch.ones(2)}, checkpoint_id=tmp_path / "dcp")
+    metadata = pickle.loads((tmp_path / "dcp" / ".metadata").read_bytes())
+    nested = ()
+    for _ in range(18):
+        nested = (nested, nested)
+    if where == "place":
+        metadata.planner_data = {"w": ("w", nested)}
+    elif where == "name":
+        metadata.state_dict_metadata = {nested: metadata.state_dict_metadata["w"]}
+    else:
+        for info in metadata.storage_data.values():
+            info.relative_path = nested
+    (tmp_path / "dcp" / ".metadata").write_bytes(pickle.dumps(metadata))
+    tracemalloc.start()
+    code, _, err = convert(tmp_path / "dcp", tmp_path / "run")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (code, "a tuple" in err, peak < 1 << 20) == (2, True, True), peak
+
+
+@OWN_WARNINGS
+def test_a_value_of_a_distributed_checkpoint_may_not_be_in_a_million_places(convert, tmp_path):
+    """As in a file of torch's."""
+    nested = {}
+    for _ in range(21):
+        nested = {"a": nested, "b": nested}
+    dcp.save({"model": {"w": torch.ones(2)}, "x": "y"}, checkpoint_id=tmp_path / "dcp")
+    metadata = pickle.loads((tmp_path / "dcp" / ".metadata").read_bytes())
+    info = next(info for index, info in metadata.storage_data.items() if index.fqn == "x")
+    file, value = tmp_path / "dcp" / info.relative_path, io.BytesIO()
+    torch.save(nested, value)
+    info.offset, info.length = file.stat().st_size, len(value.getvalue())
+    file.write_bytes(file.read_bytes() + value.getvalue())
+    (tmp_path / "dcp" / ".metadata").write_bytes(pickle.dumps(metadata))
+    code, _, err = convert(tmp_path / "dcp", tmp_path / "run")
+    assert (code, "its plain data would take" in err) == (2, True)
+
+
+@OWN_WARNINGS
+def test_the_same_bytes_are_not_read_under_a_hundred_names(convert, tmp_path):
+    """What all of them would take is compared with what is stored."""
+    dcp.save({"model": {"w": torch.ones(1 << 18)}}, checkpoint_id=tmp_path / "dcp")
+    metadata = pickle.loads((tmp_path / "dcp" / ".metadata").read_bytes())
+    (described,), (index,) = metadata.state_dict_metadata.values(), metadata.storage_data
+    names = [f"w{number}" for number in range(100)]
+    metadata.state_dict_metadata = dict.fromkeys(names, described)
+    metadata.planner_data = {name: ("model", name) for name in names}
+    metadata.storage_data = {replace(index, fqn=name): metadata.storage_data[index] for name in names}
+    (tmp_path / "dcp" / ".metadata").write_bytes(pickle.dumps(metadata))
+    code, _, err = convert(tmp_path / "dcp", tmp_path / "run")
+    assert (code, "all of it would take" in err) == (2, True)
+
+
 @OWN_WARNINGS
 def test_metadata_of_any_bytes_is_an_error_of_ours(convert, tmp_path):
     """Every prefix of the metadata, and every byte of it changed, converts or is refused; nothing else happens."""
@@ -429,6 +661,27 @@ def test_a_folder_for_hugging_face_has_shards_and_an_index(convert, tmp_path):
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in loaded.values()) - 140
     assert convert(tmp_path / "hf", tmp_path / "back")[0] == 0
     assert bits(keepbest.open_run(tmp_path / "back").latest.load("model", "torch")) == bits(model.state_dict())
+
+
+def test_what_a_folder_for_hugging_face_has_no_place_for_is_named(convert, tmp_path):
+    """Plain values of the object are left out, and each is told."""
+    held = {"w": torch.ones(2), "extra": {"lr": 0.1}, "more": {"b": torch.ones(3), "seen": (1, 2)}}
+    torch.save(held, tmp_path / "in.pth")
+    assert convert(tmp_path / "in.pth", tmp_path / "run")[0] == 0
+    code, out, _ = convert(tmp_path / "run", f"{tmp_path}/hf/", "--json")
+    told = json.loads(out)["left_out"]
+    assert (code, told) == (0, [f"'{where}' holds no tensor and was left out." for where in ("extra", "more.seen")])
+    assert told[0] in convert(tmp_path / "run", f"{tmp_path}/hf/", "--force")[1]
+
+
+def test_what_is_not_plain_for_torch_is_named_with_what_to_do(convert, tmp_path):
+    """The object is one's own, so nothing is said of strangers."""
+    seen = {"seen": deque([1, 2], maxlen=5)}
+    with Checkpointer(str(tmp_path / "run"), CheckpointPolicy(), mode="sync", seen=seen) as ckpt:
+        ckpt.save()
+    code, _, err = convert(tmp_path / "run", tmp_path / "out.pth", "--name", "seen")
+    assert (code, "it holds a collections.deque" in err, ".load('seen')" in err) == (2, True, True)
+    assert "whoever made the file" not in err
 
 
 def test_what_is_not_plain_for_torch_is_not_written(convert, tmp_path):

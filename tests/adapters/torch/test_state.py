@@ -323,6 +323,33 @@ def test_an_object_that_fails_to_load_undoes_those_before_it(run_url):
         assert (a.value, torch.equal(model.weight, weight)) == (-1, True)
 
 
+def test_an_object_without_a_copy_to_go_back_to_is_set_after_those_that_have_one(run_url):
+    """Its old state cannot be copied: it is restored all the same, and if another fails, it was not touched yet."""
+
+    class Whole:
+        def __init__(self, value, *, copies=True, fails=0):
+            self.value, self.copies, self.fails = value, copies, fails
+
+        def state_dict(self):
+            scale = torch.ones(1, requires_grad=True)
+            return {"value": self.value, "scale": scale if self.copies else scale * 2}  # torch copies no result
+
+        def load_state_dict(self, state):
+            if self.fails:
+                self.fails -= 1
+                raise KeyError("no")
+            self.value = state["value"]
+
+    save(run_url, a=Whole(1), b=Whole(2))
+    a, b = Whole(-1, copies=False), Whole(-2, fails=1)
+    with Checkpointer(run_url, a=a, b=b) as ckpt:
+        with pytest.raises(StateMismatchError, match="b: KeyError"):
+            ckpt.resume()
+        assert (a.value, b.value) == (-1, -2)
+        ckpt.resume()
+        assert (a.value, b.value) == (1, 2)
+
+
 def test_a_module_that_fails_to_load_is_not_called_unchanged(run_url):
     """If a module does not take its state after others took theirs, the error says which are changed by now."""
 
