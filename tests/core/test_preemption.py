@@ -144,7 +144,8 @@ def test_forked_children_still_end(tmp_path):
         "            child = os.fork()\n"
         "            if not child:\n"
         "                os.write(told, b'!')\n"  # Python drops signals that come while it forks
-        "                time.sleep(30)\n"
+        "                for _ in range(3000):\n"  # a signal just before a sleep is acted on after it
+        "                    time.sleep(0.01)\n"
         "                os._exit(1)\n"
         "            os.read(ready, 1)\n"
         "            os.kill(child, signal.SIGTERM)\n"
