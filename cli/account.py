@@ -23,7 +23,7 @@ from ..storage.jsonfloat import float_to_json
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
 from ..storage.run import newest_complete
-from .marks import agree, marks
+from .marks import left, marks
 
 WINDOW = 5
 """Checks within which overfitting is looked for where no note says; the monitor's own default."""
@@ -156,8 +156,13 @@ class Account:
 
     def epoch_of(self, checkpoint: CheckpointInfo) -> Epoch | None:
         """Return the epoch of a checkpoint; None: training left the way it lies on, or nothing tells of it."""
-        found = None if checkpoint.epoch is None else self.epochs.get(checkpoint.epoch)
-        return found if found is not None and _tells_of(found, checkpoint) else None
+        return (
+            None if checkpoint.epoch is None or checkpoint.sequence in self._left else self.epochs.get(checkpoint.epoch)
+        )
+
+    @cached_property
+    def _left(self) -> AbstractSet[int]:
+        return left(self.checkpoints, self.entries)
 
     @cached_property
     def monitors(self) -> dict[str, Mode]:
@@ -311,13 +316,6 @@ def checks(epoch: Epoch, monitor: str) -> Iterator[Check]:
     """Yield what a monitor made of an epoch, if a note says."""
     if epoch.decided is not None:
         yield from (check for check in epoch.decided.checks if check.monitor == monitor)
-
-
-def _tells_of(epoch: Epoch, checkpoint: CheckpointInfo) -> bool:
-    """Return whether a checkpoint is of this epoch: by the notes, else by what was logged with both."""
-    if epoch.notes:
-        return checkpoint.name.removesuffix("-weights") in {note.checkpoint for note in epoch.notes}
-    return epoch.row is None or agree(checkpoint.metrics, epoch.row.metrics)
 
 
 def _since(looked: Iterable[int], seen: AbstractSet[int]) -> int | None:

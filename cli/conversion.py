@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import click
 
-from ..core import foreign, foreign_folder, foreign_h5, rng
+from ..core import foreign, foreign_folder, foreign_h5
 from ..errors import CheckpointNotFoundError, ObjectExistsError
 from ..storage.checkpoint import Checkpoint
 from ..storage.foreign import Placed, place
@@ -55,10 +55,6 @@ def into(
 ) -> ConvertJson:
     """Write a checkpoint of others into the run `target`."""
     converting.check_run(target)
-    if settings["name"] == rng.NAME:
-        raise click.BadParameter(
-            f"'{rng.NAME}' is taken by the random number generators. Call it something else.", param_hint="--name"
-        )
     try:
         writer = foreign.open_target(target, storage_options, append=bool(settings["append"]))
     except ObjectExistsError as error:

@@ -8,23 +8,30 @@ from typing import Any
 
 import click
 
+from ..storage.printable import printable
 from . import machine
 from .options import run_verb
 
 _INTO = {"append": "--append", "epoch": "--epoch", "step": "--step"}
 _OUT = {"which": "--checkpoint", "to": "--to", "force": "--force", "shard": "--max-shard-size", "model": "--model"}
 """What goes with one direction only."""
-_LARGEST_COUNT = 2**62
 
 
-def _identifier(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
-    if name is not None and not (name.isidentifier() and name.isascii()):
-        raise click.BadParameter("it is the name of an object, as a Checkpointer is given it: model", ctx, param)
+def _object_name(ctx: click.Context, param: click.Parameter, name: str | None) -> str | None:
+    if name is None:
+        return None
+    from ..core import object_names  # noqa: PLC0415 - help needs none of it
+
+    why = object_names.why_not(name)
+    if why is not None:
+        raise click.BadParameter(f"no object can be called '{printable(name)}': {why}.", ctx, param)
     return name
 
 
 def _count(ctx: click.Context, param: click.Parameter, count: int | None) -> int | None:
-    if count is not None and count > _LARGEST_COUNT:
+    from ..core.position import LONGEST  # noqa: PLC0415 - help needs none of it
+
+    if count is not None and count > LONGEST:
         raise click.BadParameter(f"no training is that long: {count} is more than 2**62.", ctx, param)
     return count
 
@@ -32,7 +39,7 @@ def _count(ctx: click.Context, param: click.Parameter, count: int | None) -> int
 @click.command(epilog="Example: keepbest convert old/last.ckpt runs/7 && keepbest convert runs/7 weights.pth")
 @run_verb
 @click.argument("target")
-@click.option("--name", callback=_identifier, metavar="NAME", help="The object that has the weights. [default: model]")
+@click.option("--name", callback=_object_name, metavar="NAME", help="The object that has the weights. [default: model]")
 @click.option(
     "--epoch",
     type=click.IntRange(1),

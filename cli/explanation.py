@@ -181,6 +181,8 @@ def _epoch_of(account: Account, checkpoint: Checkpoint) -> Epoch:
         why = "is in a run without a journal, which was converted, or copied without"
     elif checkpoint.epoch is None:
         why = "was taken before the first epoch, so there is none to explain"
+    elif "converted" in checkpoint.info.reasons:
+        why = "was converted: no epoch of this run led to it"
     elif found is None:
         why = "lies on a way that training left to go on from an earlier checkpoint, so its epoch is not told"
     else:

@@ -19,6 +19,8 @@ from .account import Account
 
 _SHARE = 9
 """Looking and showing take at most one part in this many and one of the time, however long the journal is."""
+_LONGEST = 60.0
+"""Seconds of a pause, at most: who held the terminal up for a while is not left waiting for nine times it."""
 
 
 class Follower:
@@ -72,8 +74,8 @@ class Follower:
         stamp = _stamp(self.run)
         if stamp == self._stamp:
             return
+        listing = self.run.listing()  # first: no commit of which the journal does not say that somebody trains
         entries = self.run.journal()
-        listing = self.run.listing()
         self.checkpoints, self._holds_commits = listing.checkpoints, bool(listing.checkpoints or listing.damaged)
         self.new, self.entries = _new(self.entries, entries), entries
         self.account = Account(self.run.url, self.entries, self.checkpoints)
@@ -81,7 +83,7 @@ class Follower:
 
     def pause(self, interval: float) -> None:
         """Wait until the next look is due."""
-        time.sleep(max(interval, _SHARE * self.took))
+        time.sleep(max(interval, min(_SHARE * self.took, _LONGEST)))
 
 
 def _stamp(run: Run) -> object:

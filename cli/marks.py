@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..storage.manifest import CheckpointInfo, Score, todays_scores
+from ..storage.notes import Decided
 from ..storage.run import best_of, newest_complete
 
 if TYPE_CHECKING:
     from ..storage.history import Row
+    from ..storage.notes import Note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +51,33 @@ def marks(checkpoints: Sequence[CheckpointInfo]) -> Marks:
     )
 
 
-def left(checkpoints: Iterable[CheckpointInfo], rows: Iterable[Row]) -> set[int]:
-    """Return the sequences of those on a way that training left to go on from an earlier checkpoint.
+def left(checkpoints: Iterable[CheckpointInfo], entries: Iterable[Row | Note]) -> set[int]:
+    """Return the sequences of those that are not on the way to where training stands, which `entries` are.
 
-    What was logged with such a one is not what `rows`, which led to the last one, say of its epoch.
+    Training left their way to go on from an earlier checkpoint, or they were brought in. That is known by what was
+    decided in their epoch, or, of a run without notes, by what was logged there.
     """
-    logged = {row.epoch: row.metrics for row in rows if row.kind == "epoch"}
-    return {
-        info.sequence
-        for info in checkpoints
-        if info.metrics and (info.epoch not in logged or not agree(info.metrics, logged[info.epoch]))
-    }
+    logged: dict[int, Mapping[str, float]] = {}
+    decided: dict[int | None, set[str | None]] = {}
+    for entry in entries:
+        if isinstance(entry, Decided):
+            decided.setdefault(entry.epoch, set()).add(entry.checkpoint)
+        elif entry.kind == "epoch":
+            logged[entry.epoch] = entry.metrics
+    return {info.sequence for info in checkpoints if _is_left(info, decided.get(info.epoch), logged)}
 
 
-def agree(metrics: Mapping[str, float], others: Mapping[str, float]) -> bool:
+def _is_left(
+    info: CheckpointInfo, decided: Collection[str | None] | None, logged: Mapping[int, Mapping[str, float]]
+) -> bool:
+    if decided:
+        return info.name.removesuffix("-weights") not in decided
+    if info.epoch is None or info.epoch not in logged:
+        return bool(info.metrics)
+    return not _agree(info.metrics, logged[info.epoch])
+
+
+def _agree(metrics: Mapping[str, float], others: Mapping[str, float]) -> bool:
     """Return whether two have the same value for each name that is in both."""
     pairs = ((value, others[name]) for name, value in metrics.items() if name in others)
     return all(one == other or (math.isnan(one) and math.isnan(other)) for one, other in pairs)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..core.overfitting import training_partners
+from ..storage.history import History, Row
 
 if TYPE_CHECKING:
-    from ..storage.history import History
     from ..storage.manifest import CheckpointInfo
+    from ..storage.notes import Note
     from .marks import Marks
 
 
@@ -48,7 +49,12 @@ class Panel:
     best_by: str
     """This metric, or the primary monitor where none is ranked by this one; empty: nothing is monitored."""
     saved: tuple[Mark, ...]
-    """The other checkpoints."""
+    """The other checkpoints, oldest first."""
+
+
+def rows_of(entries: Iterable[Row | Note]) -> History:
+    """Return what was logged, without the notes between."""
+    return History(entry for entry in entries if isinstance(entry, Row))
 
 
 def curves(history: History, *, over_steps: bool) -> dict[str, Curve]:
@@ -95,6 +101,7 @@ def panel(  # noqa: PLR0913 - what a drawing depends on
     placed = _placed_at_steps(here, curve) if over_steps else _placed_at_epochs(here, curve)
     gone = [checkpoint for checkpoint in checkpoints if checkpoint.sequence in left]
     placed += _placed_beside(gone, curve, over_steps=over_steps)
+    placed.sort(key=lambda mark: mark.checkpoint.sequence)
     return Panel(
         curve=curve,
         training=None if training is None else found[training],

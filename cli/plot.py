@@ -99,10 +99,11 @@ def plot(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     from ..storage.backend import open_backend  # noqa: PLC0415 - help needs none of it
     from ..storage.run import Run, open_run  # noqa: PLC0415
     from .marks import left, marks  # noqa: PLC0415
-    from .panels import curves, grouped, panel  # noqa: PLC0415
+    from .panels import curves, grouped, panel, rows_of  # noqa: PLC0415
 
     run = Run(open_backend(url, storage_options))
-    checkpoints, history = run.listing().checkpoints, run.history()
+    checkpoints, entries = run.listing().checkpoints, run.journal()
+    history = rows_of(entries)
     if not checkpoints and not history.rows:
         open_run(url, storage_options=storage_options)  # says if it is no run; not before, as it reads the same
     over_steps = over_steps or not history  # where only single steps were logged, there is nothing else to draw
@@ -112,7 +113,7 @@ def plot(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     pairs = grouped(metrics or [*monitored, *drawn], drawn)
     if not metrics:
         pairs = pairs[: max(MOST, len(monitored))]
-    gone = left(checkpoints, history.rows)
+    gone = left(checkpoints, entries)
     panels = [panel(pair, drawn, checkpoints, found, gone, over_steps=over_steps) for pair in pairs]
     others = [name for name in drawn if not any(name in pair for pair in pairs)]
     if as_json:

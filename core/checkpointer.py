@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,7 +21,7 @@ from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
 from ..storage.run import Run
 from ..storage.trust import Trust, as_trusted
-from . import restoring, rng
+from . import object_names, restoring, rng
 from .caller import warn_caller
 from .decision import Decision
 from .generators import as_stateful
@@ -43,8 +42,6 @@ from .when import Facts
 from .writer import SaveHandle
 
 _log = logging.getLogger(__name__)
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 class Checkpointer:
@@ -168,6 +165,7 @@ class Checkpointer:
                 if self._resumption.going_back is not None:
                     self._go_back()
                     continue
+                self._training.begin()
                 self._epoch_of_loop = self.position.next_epoch
                 yield self._epoch_of_loop
                 if self._resumption.going_back is None and self.position.next_epoch == self._epoch_of_loop:
@@ -489,8 +487,6 @@ def _check_names(objects: Mapping[str, Any]) -> None:
     for name, obj in objects.items():
         if name in CheckpointPolicy.model_fields and isinstance(obj, int | float | str | None):
             raise ConfigError(f"{name} is a setting of the policy: CheckpointPolicy({name}={obj!r}, …).")
-        if name == rng.NAME or not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"an object of a Checkpointer cannot be called '{name}': it names a file, and '{rng.NAME}' is taken by "
-                "the random number generators. Call it something else."
-            )
+        why = object_names.why_not(name)
+        if why is not None:
+            raise ConfigError(f"an object of a Checkpointer cannot be called '{name}': {why}. Call it something else.")

@@ -40,7 +40,7 @@ _ZIPPED_TIMES = 20
 """By how much weights honestly grow when a zip file is unpacked; Keras itself does not compress them."""
 _UNZIPPED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What Keras writes; the others zipfile unpacks in blocks that may be of any size."""
-_MALFORMED_ZIP = (EOFError, OSError, RuntimeError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error)
+_MALFORMED_ZIP = (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 """What zipfile raises for a file that is damaged."""
 _FILTERED_TIMES = 1000
 """The same for the filters of HDF5, which may compress a tensor of zeros."""

@@ -75,7 +75,7 @@ def scalars(metrics: Mapping[str, object], reductions: Mapping[str, Reduce] | No
 
 
 def check_names(metrics: Mapping[str, object]) -> None:
-    """Check that all names are text.
+    """Check that all names are text, and can be written.
 
     Raises:
         MetricError: one is not.
@@ -83,6 +83,10 @@ def check_names(metrics: Mapping[str, object]) -> None:
     for name in metrics:
         if not isinstance(name, str):
             raise MetricError(f"the name of a metric is text, not {name!r} (of type {type(name).__name__}).")
+        if not name.isascii() and name.encode(errors="ignore").decode() != name:
+            raise MetricError(
+                f"the name of a metric is text that UTF-8 can hold, not {name!r}. Call it something else."
+            )
 
 
 def check_reduce(reduce: object) -> None:

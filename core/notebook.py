@@ -21,7 +21,7 @@ Cause = Literal["complete", "stopped", "signal", "exception", "closed"]
 
 
 class Notebook:
-    """Hands notes to `write`. That a process began is noted before the first row it logs: who only looks leaves none.
+    """Hands notes to `write`. That a process began is noted before all else that is: who only looks leaves none.
 
     Cost: some 10 µs a note, and as much to write it.
     """
@@ -36,19 +36,20 @@ class Notebook:
         self._ended = True
         self._checks: tuple[Check, ...] = ()
 
-    def begin(self, position: Position) -> None:
-        """Note where training goes on from, before anything else is; once."""
+    def begin(self, position: Position) -> bool:
+        """Note where training goes on from, before anything else is; once. Returns whether this was the time."""
         self._ended = False
         if not self._turned:
-            return
+            return False
         self._turned = False
         at = _at(position)
         if self._begun and self._from is not None:
             self._write(WentBack(checkpoint=self._from, **at))
-            return
+            return True
         self._begun = True
         policy = self._policy.model_dump(mode="json")
         self._write(Began(checkpoint=self._from, policy=policy, host=socket.gethostname(), versions=versions(), **at))
+        return True
 
     def went_back(self, checkpoint: str) -> None:
         """Training goes on from a checkpoint, if it does."""
@@ -112,7 +113,8 @@ class Notebook:
         """Note that a save failed. Of errors that are not ours only the class: nobody knows what they may hold."""
         name = type(error).__name__
         why = f"{name}: {error}" if isinstance(error, KeepbestError) else name
-        self._write(SaveFailed(checkpoint=checkpoint, error=why, **_at(position)))
+        written = why.encode(errors="backslashreplace").decode()  # a path may have bytes that are no text
+        self._write(SaveFailed(checkpoint=checkpoint, error=written, **_at(position)))
 
     def ended(self, position: Position, cause: Cause, error: str | None = None) -> None:
         """Note that the training of this process ended; once, unless it goes on after all."""

@@ -9,6 +9,9 @@ from typing import Any
 
 from ..errors import ConfigError
 
+LONGEST = 2**62
+"""Epochs and steps beyond which no training goes: what another program says of more is no count."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:

@@ -56,6 +56,14 @@ class Training:
         """Puts down what follows from the rows; written with the next `flush`."""
         self._current: tuple[Position, Mapping[str, float], Callable[[], tuple[Score, ...]]] | None = None
 
+    def begin(self) -> None:
+        """Write that training begins here, or goes on, so that whoever follows it need not wait for its first row.
+
+        Cost: nothing, but once for each process and each way back. Raises as `flush`.
+        """
+        if self.notes.begin(self.position):
+            self._write()
+
     def close_epoch(self, metrics: Mapping[str, object], *, epoch: int | None, step: int | None) -> tuple[Verdict, ...]:
         """Judge and record the metrics of an epoch; returns what each monitor made of them. Written with what follows.
 
@@ -162,11 +170,17 @@ class Training:
         self._write()
 
     def end(self, cause: Cause, error: str | None = None) -> None:
-        """Note that training ended; what cannot be written now is told when this is closed."""
-        self._drain_steps()
-        self.notes.ended(self.position, "stopped" if cause == "closed" and self.stopped else cause, error)
-        with contextlib.suppress(StorageError):
-            self.flush()
+        """Note that training ended; what cannot be written now is told when this is closed.
+
+        Raises:
+            Exception: a scalar on a device could not be read; that training ended is noted all the same.
+        """
+        try:
+            self._drain_steps()
+        finally:
+            self.notes.ended(self.position, "stopped" if cause == "closed" and self.stopped else cause, error)
+            with contextlib.suppress(StorageError):
+                self._write()
 
     def close(self) -> None:
         """Record what waits and let go of the journal and the hooks; each also if what comes before it fails."""

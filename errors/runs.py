@@ -57,7 +57,7 @@ class CheckpointNotFoundError(RunError, LookupError):
 
     def __init__(self, wanted: object, url: str, known: Sequence[str] = (), *, gone: bool = False) -> None:
         """`gone`: what is wanted is a name as checkpoints have it, so it is not misspelt."""
-        self.wanted, self.url, self.known = wanted, url, tuple(known)
+        self.wanted, self.url, self.known, self.gone = wanted, url, tuple(known), gone
         held = f"It holds {listed(known[-8:])}." if known else "It holds none."
         if known and wanted == "best":
             meant = " None of them is ranked by a metric; 'latest' is the newest."

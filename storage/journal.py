@@ -30,6 +30,8 @@ from .segments import read_appended
 _NOTE_AT, _NOTE = len('{"branch":"0123456789ab",'), b'"rows":'
 
 _KINDS: dict[str, Literal["epoch", "step"]] = {"epoch": "epoch", "step": "step"}
+_TURNS = ("began", "back")
+"""Notes after which training does not follow on the row logged last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ def read_history(backend: Backend, mark: Mark | None = None) -> History:
 
 
 def read_entries(backend: Backend, mark: Mark | None = None) -> list[Row | Note]:
-    """Return the rows that led to `mark` (None: to the row logged last) and the notes between them, in their order.
+    """Return the rows that led to `mark` (None: to where training stands) and the notes between them, in their order.
 
     What stands at `mark` is included: the decision about its row, and what became of it. Cost: as `read_history`.
     """
@@ -151,7 +153,7 @@ class _Lines:
         """Return what led to `mark`, in order."""
         found: list[Row | Note] = []
         seen: set[str] = set()
-        end = mark or _last(self._branches, self._parents) or next(reversed(self._notes), None)
+        end = mark or self._last()
         while end is not None and end.branch not in seen:
             seen.add(end.branch)  # a journal someone altered must not send us round in circles
             rows = self._branches.get(end.branch, {})
@@ -162,6 +164,16 @@ class _Lines:
             end = self._parents.get(end.branch)
         found.reverse()
         return found
+
+    def _last(self) -> Mark | None:
+        """Return where training stands: after the row logged last, or where it went on from since."""
+        last = _last(self._branches, self._parents)
+        if last is None:
+            return next(reversed(self._notes), None)
+        logged = self._branches[last.branch][last.rows - 1].time
+        turns = ((mark, note) for mark, notes in self._notes.items() for note in notes if note.kind in _TURNS)
+        since = [(note.time, mark) for mark, note in turns if note.time > logged and mark.branch in self._branches]
+        return max(since, key=lambda turn: turn[0])[1] if since else last
 
     def _enter_row(self, parsed: Mapping[str, Any]) -> None:
         found = _parse(parsed)

@@ -133,11 +133,7 @@ class Run:
 
     def exists(self) -> bool:
         """Say whether a run is here, even one with no checkpoint yet; another program's folder is none."""
-        return (
-            self._holds(COMMITS, commit_sequence)
-            or self._holds(CHECKPOINTS, checkpoint_of)
-            or bool(self.history().rows)
-        )
+        return self._holds(COMMITS, commit_sequence) or self._holds(CHECKPOINTS, checkpoint_of) or bool(self.journal())
 
     def _holds(self, prefix: str, parse: Callable[[str], object]) -> bool:
         """Say whether a key below `prefix` is one that `parse` knows; mostly, one of the first is."""
@@ -223,8 +219,9 @@ class Run:
         return read_history(self.backend, mark)
 
     def journal(self) -> list[Row | Note]:
-        """Return every row on the way to the one logged last, and the notes between them: what was decided and why.
+        """Return every row on the way to where training stands, and the notes between them: what was decided and why.
 
+        That is the row logged last, or the checkpoint that training has gone on from since, before it logs anything.
         A run written before notes were kept has none. Cost: one read of the journal.
         """
         return read_entries(self.backend)

@@ -72,7 +72,7 @@ class MLflow:
         self.run_id: str | None = None
         """The id of the run of MLflow, once a row was sent."""
         self._status = "FINISHED"
-        self._behind = Behind("keepbest-mlflow", self._send, every=_WAIT)
+        self._behind = Behind("keepbest-mlflow", self._send, every=_WAIT, last=self._end)
 
     def __call__(self, entry: Row | Note, /) -> None:
         """Take one entry.
@@ -88,7 +88,10 @@ class MLflow:
         Raises:
             TimeoutError: the server has not taken it all within a minute; the rest is not sent.
         """
-        if self._behind.close() and self.run_id is not None:
+        self._behind.close()
+
+    def _end(self, whole: bool) -> None:  # noqa: FBT001 - `Behind` gives it so
+        if whole and self.run_id is not None:
             self._client.set_terminated(self.run_id, self._status)
 
     def _send(self, entries: Sequence[Row | Note]) -> None:

@@ -53,7 +53,7 @@ class WandB:
         """The run of W&B."""
         self._defined: set[str] = set()
         self._exit_code = 0
-        self._behind = Behind("keepbest-wandb", self._send, every=_WAIT)
+        self._behind = Behind("keepbest-wandb", self._send, every=_WAIT, last=self._finish if self._ours else None)
 
     def __call__(self, entry: Row | Note, /) -> None:
         """Take one entry.
@@ -67,13 +67,13 @@ class WandB:
         """Log what waits, and finish the run if it was made here: W&B then waits until its server has everything.
 
         Raises:
-            TimeoutError: W&B has not taken what waits within a minute; the rest is not logged.
+            TimeoutError: that takes more than a minute. What W&B has not been given by then is not logged, and what it
+                has, it sends until the program ends.
         """
-        try:
-            self._behind.close()
-        finally:
-            if self._ours:
-                self.run.finish(exit_code=self._exit_code)
+        self._behind.close()
+
+    def _finish(self, whole: bool) -> None:  # noqa: ARG002, FBT001 - `Behind` gives it so
+        self.run.finish(exit_code=self._exit_code)
 
     def _send(self, entries: Sequence[Row | Note]) -> None:
         for entry in entries:

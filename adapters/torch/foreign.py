@@ -18,9 +18,9 @@ from typing import IO, Any
 
 import torch
 
-from ...core import rng
+from ...core import object_names, rng
 from ...core.foreign import Found, Lazy, Part, add_part
-from ...core.position import Position
+from ...core.position import LONGEST, Position
 from ...core.state import source_of
 from ...errors import ForeignFileError, UnsupportedStateError
 from ...storage import typedjson
@@ -45,7 +45,6 @@ _STEPS = ("global_step", "step", "iteration", "iter")
 
 _LIGHTNING = "pytorch-lightning_version"
 _LIGHTNINGS_OWN = (_LIGHTNING, "callbacks", "loops", "hparams_name")
-_LARGEST_COUNT = 2**62
 _TIMES = 16
 """Views of one tensor that are stored once may be this much more, when each is stored by itself; so may plain data."""
 _BY_NAMES = (
@@ -252,7 +251,7 @@ def _take_count(rest: dict[Any, Any], names: tuple[str, ...]) -> int | None:
         value: Any = rest.get(each)
         if _is_whole_number(value):
             value = value.item()
-        if type(value) is int and 0 <= value < _LARGEST_COUNT:
+        if type(value) is int and 0 <= value <= LONGEST:
             del rest[each]
             return value
     return None
@@ -272,15 +271,15 @@ def _lightnings_next_epoch(loaded: Mapping[Any, Any]) -> int | None:
             count = current["ready"]  # only validation was left of the one under way
     except (LookupError, TypeError):
         return None
-    return count if type(count) is int and 0 <= count < _LARGEST_COUNT else None
+    return count if type(count) is int and 0 <= count <= LONGEST else None
 
 
 def _unplain(key: Any, value: Any, taken: Mapping[str, Part]) -> str | None:
     """Return why a value cannot be an object of the checkpoint; None if it can."""
-    if type(key) is not str or not (key.isidentifier() and key.isascii()):
-        return "has no name that an object can have"
     if key in taken or key == rng.NAME:
         return "has a name that is taken"
+    if type(key) is not str or object_names.why_not(key) is not None:
+        return "has no name that an object can have"
 
     def tensor(path: str, leaf: Any) -> tuple[str, Any] | None:
         return (leaf.tag, None) if isinstance(leaf, Lazy) else source_of(path, leaf)

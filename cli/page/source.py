@@ -69,7 +69,7 @@ def read(url: str, storage_options: Mapping[str, Any], *, most: int) -> Source:
         url=run.url,
         listing=listing,
         marks=found,
-        left=frozenset(left(listing.checkpoints, (entry for entry in entries if isinstance(entry, Row)))),
+        left=frozenset(left(listing.checkpoints, entries)),
         shown=shown,
         digests=_digests(run, shown),
         entries=entries,

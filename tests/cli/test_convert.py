@@ -519,14 +519,14 @@ def test_a_source_that_nobody_reads_is_an_error(keepbest, tmp_path):
     assert (said.code, "holds no run" in said.err) == (2, True)
 
 
-def test_names_of_objects_are_identifiers(keepbest, weights, tmp_path):
-    """A name becomes a file's name, and is none that leads elsewhere."""
+def test_names_of_objects_are_those_that_a_checkpointer_takes(keepbest, weights, tmp_path):
+    """A name becomes a file's name, and is none that leads elsewhere; what a training is given can be converted."""
     said = keepbest("convert", weights, tmp_path / "run", "--name", "../model")
-    assert (said.code, "name of an object" in said.err, sorted(os.listdir(tmp_path))) == (
-        2,
-        True,
-        ["weights.safetensors"],
-    )
+    told = "no object can be called '../model': it names a file" in said.err
+    assert (said.code, told, sorted(os.listdir(tmp_path))) == (2, True, ["weights.safetensors"])
+    assert keepbest("convert", weights, tmp_path / "run", "--name", "ema-model.1").code == 0
+    assert keepbest("convert", tmp_path / "run", tmp_path / "out.pth", "--name", "ema-model.1").code == 0
+    assert (tmp_path / "out.pth").exists()
 
 
 def test_the_name_of_the_generators_is_taken(keepbest, weights, tmp_path):

@@ -596,6 +596,17 @@ def test_a_converted_run(keepbest, tmp_path):
     assert reason("converted", None, ()) == "it was brought in from another program"
 
 
+def test_a_checkpoint_that_was_brought_in_is_of_no_epoch(keepbest, tmp_path):
+    """It is not said that training left its way, nor told among what an epoch of the same number saved."""
+    url = train(tmp_path / "run", [3.0, 1.0, 2.0])
+    save_file({"weight": np.ones((2, 3), np.float32)}, tmp_path / "weights.safetensors")
+    assert keepbest("convert", tmp_path / "weights.safetensors", url, "--append", "--epoch", "2").code == 0
+    name = library.open_run(url).checkpoints()[-1].name
+    said = keepbest("explain", url, "--checkpoint", name)
+    assert (said.code, f"{name} was converted: no epoch of this run led to it" in said.err) == (2, True)
+    assert name not in keepbest("explain", url, "--epoch", "2").out
+
+
 def long_account(epochs):
     """The account of a run whose every epoch looked better than the best, was deleted, and overfitted."""
     entries = [Began(checkpoint=None, policy={}, **at(0))]

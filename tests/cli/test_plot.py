@@ -240,10 +240,24 @@ def test_the_best_on_a_way_that_was_left_keeps_its_value(keepbest, tmp_path, axi
     shift = 1 if axis else 0
     assert panel["curve"]["y"] == [3.0, 2.5, 2.7]
     assert (panel["best"]["x"], panel["best"]["y"]) == (2 + shift, 0.5)
-    assert {mark["sequence"]: (mark["x"], mark["y"]) for mark in panel["saved"]} == {
-        1: (shift, 3.0), 2: (1 + shift, 2.5), 4: (3 + shift, 2.6), 5: (2 + shift, 2.7)
-    }  # fmt: skip
+    assert [(mark["sequence"], mark["x"], mark["y"]) for mark in panel["saved"]] == [
+        (1, shift, 3.0), (2, 1 + shift, 2.5), (4, 3 + shift, 2.6), (5, 2 + shift, 2.7)
+    ]  # fmt: skip
     assert sum(line.count("●") for line in lines_of(keepbest("plot", tmp_path, "val_loss", *axis))[1:]) == 1
+
+
+def test_a_checkpoint_within_an_epoch_on_a_way_that_was_left_is_on_no_curve(keepbest, tmp_path):
+    """It has no value of its own, and that of the way that was taken is not its."""
+    policy = CheckpointPolicy(every_n_epochs=None, every_n_steps=2, at_end=False, keep_all=True)
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        for value in (4.0, 3.0, 2.0, 1.0):
+            ckpt.log_step(loss=value)
+        ckpt.restore(1)
+        for value in (6.0, 7.0):
+            ckpt.log_step(loss=value)
+    (panel,) = keepbest("plot", tmp_path, "loss", "--steps", "--json").json["panels"]
+    assert panel["curve"]["y"] == [4.0, 3.0, 6.0, 7.0]
+    assert [(mark["sequence"], mark["x"], mark["y"]) for mark in panel["saved"]] == [(1, 2, 3.0), (3, 4, 7.0)]
 
 
 def test_log_draws_powers_of_ten_equally_far_apart(keepbest, run):

@@ -266,6 +266,27 @@ def test_going_back_shows_the_new_branch(tmp_path):
     assert [entry.epoch for entry in followed.entries if isinstance(entry, Row)] == [0, 1]
 
 
+def test_a_training_that_goes_on_is_followed_from_its_start(tmp_path):
+    """A run that ended is not at its end any more when a process has taken it up, before that logs anything."""
+    policy = CheckpointPolicy(every_n_epochs=2, at_end=False)
+    followed = follower(open_backend(str(tmp_path)))
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        for _epoch in ckpt.epochs(3):
+            ckpt.log(loss=0.5)
+    followed.look()
+    assert followed.ended
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        epochs = ckpt.epochs(5)
+        next(epochs)
+        followed.look()
+        assert not followed.ended
+        assert [entry.kind for entry in followed.new] == ["began"]
+        ckpt.log(loss=0.4)
+        followed.look()
+        assert [entry.epoch for entry in followed.new if isinstance(entry, Row)] == [2]
+        epochs.close()
+
+
 def test_a_store_that_does_not_answer_is_tried_again(tmp_path):
     """While the store cannot be reached, what is known stays, and the next look tries again."""
     begun(tmp_path)
@@ -318,6 +339,17 @@ def test_showing_takes_its_share_of_the_time(ended):
     followed.look()
     follow(followed, 0.1, lambda _: time.sleep(0.2))
     assert followed.took >= 0.2
+
+
+def test_a_reader_that_stopped_for_a_while_is_not_left_waiting_for_long(ended, monkeypatch):
+    """However long a look or what shows it took, the next one comes within a minute."""
+    slept = []
+    monkeypatch.setattr("keepbest.cli.follower.time.sleep", slept.append)
+    followed = follower(open_backend(ended))
+    followed.took = 300.0
+    followed.pause(2.0)
+    followed.pause(90.0)
+    assert slept == [60.0, 90.0]
 
 
 def test_what_has_not_changed_is_not_sorted_anew(tmp_path):

@@ -862,10 +862,14 @@ def test_a_wrong_position_is_refused(run_url, wrong):
 
 
 @pytest.mark.parametrize("call", ["log", "log_step"])
-def test_a_metric_without_a_name_is_refused(run_url, call):
-    """The name of a metric is text; anything else is an error at the call."""
-    with Checkpointer(run_url, weights=Weights()) as ckpt, pytest.raises(MetricError, match="text, not 1"):
-        getattr(ckpt, call)({1: 0.5})
+@pytest.mark.parametrize(("name", "words"), [(1, "text, not 1"), ("caf\udce9", "text that UTF-8 can hold")])
+def test_a_metric_without_a_name_is_refused(run_url, call, name, words):
+    """The name of a metric is text; anything else is an error at the call, and nothing after it is lost."""
+    with Checkpointer(run_url, weights=Weights()) as ckpt:
+        with pytest.raises(MetricError, match=words):
+            getattr(ckpt, call)({name: 0.5})
+        ckpt.log(café=1.0)
+    assert keepbest.open_run(run_url).history()["café"] == [1.0]
 
 
 def test_random_number_generators_go_on(run_url):

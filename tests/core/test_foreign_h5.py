@@ -2,6 +2,7 @@
 
 import errno
 import random
+import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -99,6 +100,20 @@ def test_a_keras_file_is_unpacked_only_where_that_is_bounded(archive, kind, memb
     file = archive(**{"weights": zipfile.ZIP_STORED, member: kind})
     with pytest.raises(ForeignFileError, match="compressed in a way"):
         read_all(foreign_h5.read_keras, file)
+
+
+def test_a_keras_file_whose_member_lies_beyond_every_file_is_an_error_of_ours(h5, tmp_path):
+    """An offset that no file system can hold."""
+    path, info = tmp_path / "in.keras", zipfile.ZipInfo(foreign_h5.WEIGHTS)
+    info.extra = struct.pack("<HHQ", 1, 8, 1 << 63)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(info, h5.read_bytes())
+    data = bytearray(path.read_bytes())
+    offset = data.rindex(b"PK\x01\x02") + 42
+    data[offset : offset + 4] = b"\xff" * 4  # "see the extra field"
+    path.write_bytes(data)
+    with pytest.raises(ForeignFileError, match="no whole zip file"):
+        read_all(foreign_h5.read_keras, path)
 
 
 def test_a_small_keras_file_takes_little_memory(archive):

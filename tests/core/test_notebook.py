@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from contracts.stateful import Weights
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy, Measured
-from keepbest.errors import SaveFailedError, UnsupportedStateError
+from keepbest.errors import SaveFailedError, StorageError, UnsupportedStateError
 from keepbest.storage.history import Row
 
 POLICY = CheckpointPolicy(monitor="val_loss", keep_best=1, keep_last=1, patience=2)
@@ -80,6 +81,60 @@ def test_the_age_of_a_value_is_noted(tmp_path):
     (check,) = only(journal(tmp_path), "decided")[0].checks
     assert (check.value, check.judged, check.age, check.eligible) == (0.5, None, 3, False)
     assert "stale" in check.reason
+
+
+def test_the_beginning_is_written_before_an_epoch_ends(tmp_path):
+    """Who follows a run need not wait for a row: the note alone is a run already."""
+    with Checkpointer(tmp_path, POLICY, model=Weights()) as ckpt:
+        epochs = ckpt.epochs(2)
+        assert not ckpt.run.exists()
+        next(epochs)
+        assert kinds(journal(tmp_path)) == ["began"]
+        ckpt.log(val_loss=0.5)
+        next(epochs)
+        assert kinds(journal(tmp_path)).count("began") == 1
+
+
+def test_the_journal_ends_where_training_went_on_from(tmp_path):
+    """As soon as training goes on from a checkpoint, the rows behind that are of a branch that was left."""
+    policy = CheckpointPolicy(every_n_epochs=2, at_end=False, keep_all=True)
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        for _epoch in ckpt.epochs(3):
+            ckpt.log(loss=1.0)
+    assert [entry.epoch for entry in journal(tmp_path) if isinstance(entry, Row)] == [0, 1, 2]
+    latest = keepbest.open_run(tmp_path).latest.name
+    with Checkpointer(tmp_path, policy, model=Weights()) as ckpt:
+        epochs = ckpt.epochs(6)
+        next(epochs)
+        *before, last = journal(tmp_path)
+        assert (last.kind, last.checkpoint) == ("began", latest)
+        assert [entry.epoch for entry in before if isinstance(entry, Row)] == [0, 1]
+        assert [row.epoch for row in keepbest.open_run(tmp_path).history().rows] == [0, 1, 2]
+        ckpt.log(loss=0.5)
+        next(epochs)
+        ckpt.log(loss=0.4)
+        ckpt.restore(1)
+        next(epochs)
+        *before, last = journal(tmp_path)
+        assert (last.kind, last.checkpoint) == ("back", latest)
+        assert [entry.epoch for entry in before if isinstance(entry, Row)] == [0, 1]
+        ckpt.log(loss=0.3)
+        assert [entry.epoch for entry in journal(tmp_path) if isinstance(entry, Row)] == [0, 1, 2]
+        epochs.close()
+
+
+def test_an_error_of_a_path_that_is_no_text_is_noted(tmp_path):
+    """Its bytes are written out; no row and no note after it is lost."""
+    bad = os.fsdecode(b"caf\xe9")
+    broken = CheckpointPolicy(on_save_error="warn")
+    with Checkpointer(tmp_path, broken, model=Weights()) as ckpt:
+        ckpt.log(loss=1.0)
+        ckpt.wait()
+        ckpt._training.notes.failed(ckpt.position, "one", StorageError(bad, "cannot be written"))
+        ckpt.log(loss=0.5)
+    failed = only(journal(tmp_path), "failed")
+    assert "caf\\udce9" in failed[0].error
+    assert [entry.epoch for entry in journal(tmp_path) if isinstance(entry, Row)] == [0, 1]
 
 
 def test_resuming_and_going_back_are_noted(tmp_path):

@@ -51,9 +51,12 @@ def fork() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a parent with threads: what they hold is not used by any job
         gc.freeze()
-        pid = os.fork()
-    if pid:
-        gc.unfreeze()
+        pid = -1  # as long as there is no child
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                gc.unfreeze()
     return pid
 
 

@@ -1,4 +1,4 @@
-"""Network: a proxy before real servers of buckets strikes each request of a story: late, cut off, refused, altered.
+"""Network: a proxy before real servers of buckets strikes the requests of a story: late, cut off, refused, altered.
 
 The story: a training resumes, saves and retires, a reader loads, gc runs. Whatever becomes of it, what was told to be
 saved is there, what is listed is whole, it ends in time, the next training works, and gc leaves nothing behind.

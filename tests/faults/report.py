@@ -36,24 +36,25 @@ def show(rows: Sequence[Tally], *, seconds: float) -> None:
     console.print(f"keepbest: {sum(row.tried for row in own):,} faults: {told}", highlight=False)
 
 
-def merged(rows: Sequence[Tally], command: str) -> tuple[list[Tally], str]:
-    """Return the rows and commands that the file has, with these rows in place of those of the same families."""
+def write_docs(rows: Sequence[Tally], *, command: str) -> None:
+    """Put these rows in place of those of the same families, in `docs/faults.json` and the tables of `docs/faults.md`.
+
+    The file says of each family which run it is from.
+    """
+    anew = list(dict.fromkeys(row.family for row in rows))
+    run = {
+        "command": command,
+        "families": anew,
+        "machine": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "keepbest": metadata.version("keepbest"),
+    }
     found = json.loads((DOCS / "faults.json").read_text())
     before = [Tally.from_json(row) for row in found["rows"]]
     families = dict.fromkeys(row.family for row in [*before, *rows])
-    anew = {row.family for row in rows}
-    every = [row for family in families for row in (rows if family in anew else before) if row.family == family]
-    return every, f"{found['command']}; {command}"
-
-
-def write_docs(rows: Sequence[Tally], *, command: str) -> None:
-    """Write `docs/faults.json`, and the tables between the marks of `docs/faults.md`."""
-    facts = {
-        "command": command,
-        "machine": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "keepbest": metadata.version("keepbest"),
-        "rows": [row.to_json() for row in rows],
-    }
+    rows = [row for family in families for row in (rows if family in anew else before) if row.family == family]
+    older = [{**one, "families": [each for each in one["families"] if each not in anew]} for one in found["runs"]]
+    runs = [*(one for one in older if one["families"]), run]
+    facts = {"runs": runs, "rows": [row.to_json() for row in rows]}
     (DOCS / "faults.json").write_text(json.dumps(facts, indent=1) + "\n")
     page = DOCS / "faults.md"
     text = page.read_text()

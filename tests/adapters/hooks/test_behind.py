@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 
 import pytest
 
@@ -24,7 +26,7 @@ def test_everything_arrives_in_order():
     hands = Behind("test", sent.extend, every=0.01)
     for number in range(2500):
         hands.put(number)
-    assert hands.close()
+    hands.close()
     assert sent == list(range(2500))
 
 
@@ -35,6 +37,52 @@ def test_a_server_that_does_not_answer_does_not_keep_training_from_its_end(gate,
     hands.put(1)
     with pytest.raises(TimeoutError, match="not everything was sent"):
         hands.close()
+
+
+def test_what_comes_last_is_waited_for_no_longer(gate, monkeypatch):
+    """Saying how the run ended is a request, too."""
+    monkeypatch.setattr(behind, "PATIENCE", 0.05)
+    hands = Behind("test", lambda entries: None, every=0.0, last=lambda whole: gate.wait())
+    with pytest.raises(TimeoutError, match="not everything was sent"):
+        hands.close()
+
+
+def test_after_the_last_wait_nothing_is_sent_any_more(gate, monkeypatch):
+    """What was being sent when nobody waited any longer is the last."""
+    monkeypatch.setattr(behind, "PATIENCE", 0.05)
+    sent = []
+    hands = Behind("test", lambda entries: (sent.extend(entries), gate.wait()), every=0.0, last=sent.append)
+    hands.put(1)
+    while not sent:
+        time.sleep(0.001)
+    hands.put(2)
+    thread = hands._thread
+    with pytest.raises(TimeoutError):
+        hands.close()
+    gate.set()
+    thread.join(10)
+    assert sent == [1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_comes_last_is_told_whether_all_was_sent(fails):
+    """It is called once, also if nothing was put or something failed; its own error is raised."""
+
+    def send(entries):
+        if fails:
+            raise OSError("no route")
+
+    said = []
+    hands = Behind("test", send, every=0.0, last=said.append)
+    hands.put(1)
+    with pytest.raises(OSError, match="no route") if fails else contextlib.nullcontext():
+        hands.close()
+    assert said == [not fails]
+    none = Behind("test", send, every=0.0, last=said.append)
+    none.close()
+    assert said == [not fails, True]
+    with pytest.raises(ZeroDivisionError):
+        Behind("test", send, every=0.0, last=lambda whole: 1 / 0).close()
 
 
 def test_an_error_is_raised_once(gate):
@@ -52,7 +100,7 @@ def test_an_error_is_raised_once(gate):
             hands.put(2)
     with pytest.raises(OSError, match="no route"):
         hands.put(3)
-    assert not hands.close()
+    hands.close()
     late = Behind("test", send, every=0.0)
     late.put(1)
     with pytest.raises(OSError, match="no route"):

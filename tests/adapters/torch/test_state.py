@@ -426,6 +426,19 @@ def test_a_lazy_module_is_told_about(tmp_path):
         Checkpointer(str(tmp_path / "run"), lazy=nn.LazyLinear(2))
 
 
+def test_that_training_ended_is_noted_whatever_a_device_says(tmp_path):
+    """A scalar that can no longer be read, as after an error of a GPU, does not hide what ended training."""
+    policy = CheckpointPolicy()
+    with pytest.raises(RuntimeError, match="device-side") as raised:
+        with Checkpointer(tmp_path, policy, model=nn.Linear(1, 1)) as ckpt:
+            ckpt.log(loss=1.0)
+            ckpt.log_step(loss=torch.ones((), device="meta"))
+            raise RuntimeError("device-side assert")
+    assert "'loss'" in raised.value.__notes__[0]
+    last = keepbest.open_run(tmp_path).journal()[-1]
+    assert (last.kind, last.cause, last.error) == ("ended", "exception", "RuntimeError")
+
+
 def test_a_metric_of_a_step_that_is_no_number_is_refused_at_its_step(run_url):
     """A vector handed to log_step is an error there and then, and costs no other row."""
     with Checkpointer(run_url, model=nn.Linear(1, 1)) as ckpt:
