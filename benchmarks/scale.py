@@ -1,4 +1,4 @@
-"""How cost grows: many small tensors in one state, many checkpoints in one run.
+"""How cost grows with the number of tensors in a state; and what `import keepbest` costs.
 
 A program of its own: `python benchmarks/scale.py FOLDER`.
 """
@@ -12,13 +12,10 @@ import time
 from pathlib import Path
 
 import torch
-from measure import console, human, interleaved, report, verdict
+from measure import human, interleaved, report, verdict
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
-from keepbest.storage.backend import open_backend
-from keepbest.storage.manifest import Manifest, Score
-from keepbest.storage.run_writer import RunWriter
 
 
 def many_tensors(folder: Path) -> bool:
@@ -47,50 +44,6 @@ def many_tensors(folder: Path) -> bool:
     return verdict("4× the tensors cost no more than 6× the time", held=growth <= 6, figure=f"{growth:.1f}×")
 
 
-def many_checkpoints(folder: Path) -> bool:
-    """List a run of 10,000 checkpoints."""
-    count, url = 10_000, str(folder / "checkpoints")
-    writer = RunWriter(open_backend(url))
-    begin = time.perf_counter()
-    for number in range(1, count + 1):
-        writer.commit(
-            Manifest(
-                sequence=number,
-                write_id=f"{number:032x}",
-                name=f"epoch-{number:05d}",
-                step=number,
-                epoch=number - 1,
-                parent=number - 1 or None,
-                time=float(number),
-                reasons=("epoch",),
-                complete=True,
-                metrics={"train_loss": 1 / number, "val_loss": 2 / number},
-                scores=(Score(monitor="val_loss", mode="min", value=2 / number),),
-                artifacts={},
-                host="benchmark",
-                versions={},
-            )
-        )
-        writer.refresh_hints()
-    console.print(f"wrote {count:,} commits in {time.perf_counter() - begin:.1f} s")
-    command = [sys.executable, "-m", "keepbest", "ls", url]
-
-    def checkpoints() -> None:
-        if len(keepbest.open_run(url).checkpoints()) != count:
-            raise SystemExit("some checkpoints are missing")
-
-    cases = {
-        "open_run(url).checkpoints()": checkpoints,
-        "open_run(url).best": lambda: keepbest.open_run(url).best,
-        "keepbest ls, the whole process": lambda: subprocess.run(command, check=True, capture_output=True),
-    }
-    medians = report(
-        f"A run of {count:,} checkpoints", interleaved(cases, repetitions=7), baseline="open_run(url).checkpoints()"
-    )
-    slowest = max(medians.values())
-    return verdict("10,000 checkpoints are listed in under a second", held=slowest < 1, figure=human(slowest))
-
-
 def import_time() -> bool:
     """Time `import keepbest` as a whole process, against an interpreter that imports nothing."""
     cases = {
@@ -104,7 +57,7 @@ def import_time() -> bool:
 
 
 def run(folder: Path) -> bool:
-    return all([many_tensors(folder), many_checkpoints(folder), import_time()])
+    return all([many_tensors(folder), import_time()])
 
 
 if __name__ == "__main__":
