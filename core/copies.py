@@ -9,7 +9,7 @@ import numpy as np
 
 from ..storage.digest import digest
 from .staging import Staging
-from .tensor import TensorSource
+from .tensor import Came, TensorSource
 
 _CLONED = 256 << 20
 """Bytes of an accelerator's memory that a snapshot may take for copies of what no fence protects."""
@@ -43,15 +43,19 @@ class Copy(NamedTuple):
         """Where the bytes go."""
         return self.region[self.begin : self.end]
 
-    def make(self) -> None:
-        """Copy; from an accelerator, have it copied."""
-        target = self.target
+    def make(self, came: Came) -> None:
+        """Copy; from an accelerator, have it copied.
+
+        Args:
+            came: told begin and end, in the region, of what is in the cache; all that comes before the end is there.
+        """
         if self.there:
+            came(self.end, self.end)
             return
         if self.source.remote is not None:
-            self.source.remote.queue(target)
+            self.source.remote.queue(self.target)
         else:
-            self.source.fill(target)
+            self.source.fill(self.target, lambda begin, end: came(self.begin + begin, self.begin + end))
         if self.source.let_go is not None:
             self.source.let_go()
 

@@ -14,7 +14,9 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from functools import partial
 
+from .arriving import Arriving
 from .snapshot import Snapshot
 
 _UNDER_WAY: set[Overlap] = set()
@@ -31,6 +33,8 @@ class Overlap:
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._torn = False
+        self._fenced = False
+        """Training waits: from here on bytes are copied, and not hashed as well."""
         self._error: BaseException | None = None
         self.retaken = False
         """Something was changed, by other means than a step, while it was being copied."""
@@ -57,9 +61,7 @@ class Overlap:
                 for moment in self._moments:
                     stack.enter_context(moment.copying())
                 for copy in copies:
-                    copy.make()
-                    if not self._moments:  # what is on its way from an accelerator is only queued
-                        snapshot.arriving[id(copy.region)].arrived(copy.end)
+                    copy.make(partial(self._came, snapshot.arriving[id(copy.region)]))
             self._torn = any(copy.is_torn() for copy in copies)
         except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             self._error = error
@@ -69,6 +71,10 @@ class Overlap:
         for arriving in snapshot.arriving.values():
             arriving.finish(failed=self._error is not None)
 
+    def _came(self, arriving: Arriving, begin: int, end: int) -> None:
+        if not self._moments:  # what is on its way from an accelerator is only queued
+            arriving.arrived(begin, end, hashed=not self._fenced)
+
     def settle(self, timeout: float | None = None) -> None:
         """Return when training may change the tensors, or after so many seconds; with 0 do only what cannot wait."""
         if self._settled.is_set() or not self._copied.wait(timeout):
@@ -77,6 +83,11 @@ class Overlap:
             moment.hold_up()
         if self._torn:
             self._retake()
+
+    def settle_fenced(self) -> None:
+        """Do so as fast as can be: a step waits."""
+        self._fenced = True
+        self.settle()
 
     def begun(self) -> Snapshot:
         """Return the snapshot as soon as writing may begin; what is written counts only if `result` is the same."""
@@ -148,7 +159,7 @@ def settle_all() -> None:
     """Return when nothing is being copied: what calls this is about to change tensors."""
     if _UNDER_WAY:
         for overlap in tuple(_UNDER_WAY):
-            overlap.settle()
+            overlap.settle_fenced()
 
 
 os.register_at_fork(after_in_child=_UNDER_WAY.clear)  # a child has no thread that copies

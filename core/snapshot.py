@@ -18,6 +18,7 @@ import numpy as np
 
 from ..storage import statefile, tensorfile
 from ..storage.commit import TensorDraft
+from ..storage.file_hasher import FileHasher
 from ..storage.layout import TENSOR_SUFFIX
 from ..storage.statefile import ObjectRecord, Role
 from ..storage.tensorfile import TensorFilePlan, TensorSpec
@@ -159,10 +160,10 @@ class Snapshots:
             copies += found
             files.append(draft)
         later = self._resting.copy(copies, staging, overlap=overlap)
-        arriving = _arriving(later)
+        arriving = _arriving(later, files)
         return Snapshot(
             drafts=drafts,
-            files=tuple(replace(file, data=arriving.get(id(file.data), file.data)) for file in files),
+            files=tuple(_awaiting(file, arriving.get(id(file.data))) for file in files),
             copies=tuple(later),
             arriving=arriving,
         )
@@ -229,12 +230,21 @@ def _stage(item: _Planned, region: memoryview, *, letting_go: bool) -> tuple[lis
     return copies, _draft(item, places)
 
 
-def _arriving(later: Sequence[Copy]) -> dict[int, Arriving]:
+def _arriving(later: Sequence[Copy], files: Sequence[TensorDraft]) -> dict[int, Arriving]:
     """Return what waits for the copies to each region, by its `id`."""
-    first: dict[int, Copy] = {}
+    plans = {id(file.data): file.plan for file in files}
+    found: dict[int, Arriving] = {}
     for copy in later:
-        first.setdefault(id(copy.region), copy)
-    return {key: Arriving(copy.region, copy.begin) for key, copy in first.items()}
+        key = id(copy.region)
+        if key not in found:
+            plan = plans.get(key)
+            hasher = None if plan is None else FileHasher(plan.header, plan.offsets)
+            found[key] = Arriving(copy.region, copy.begin, hasher)
+    return found
+
+
+def _awaiting(file: TensorDraft, arriving: Arriving | None) -> TensorDraft:
+    return file if arriving is None else replace(file, data=arriving, hasher=arriving.hasher)
 
 
 def _same(target: memoryview) -> memoryview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ import numpy as np
 
 from ..errors import UnsupportedStateError
 from ..storage.arrays import COMPLEX128, dtype_name
+from ..storage.file_hasher import PIECE
+
+Came = Callable[[int, int], None]
+_SLOW = 0.005
+"""Seconds for a piece that say that the interpreter was waited for: a copy takes a hundredth of that."""
 
 
 class Moment(Protocol):
@@ -81,13 +87,28 @@ class TensorSource:
         """What a file says of the tensor."""
         return self.dtype, self.shape, self.logical
 
-    def fill(self, target: memoryview) -> None:
-        """Copy the bytes to `target`, in this thread alone, and letting others run meanwhile."""
+    def fill(self, target: memoryview, came: Came | None = None) -> None:
+        """Copy the bytes to `target`, in this thread alone, and letting others run meanwhile.
+
+        `came` is told begin and end of each piece while that is in the cache. Where the interpreter is so busy that a
+        piece has to wait for it, the rest is one piece.
+        """
         lies = self.view() if self.view is not None else None
         if lies is None:
             self.copy_into(target)
-        else:
-            np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(lies, np.uint8))
+            if came is not None:
+                came(0, len(target))
+            return
+        source, copied = np.frombuffer(lies, np.uint8), np.frombuffer(target, np.uint8)
+        begin, piece = 0, len(copied) if came is None else PIECE
+        while begin < len(copied):
+            since, end = time.monotonic(), min(begin + piece, len(copied))
+            np.copyto(copied[begin:end], source[begin:end])
+            if came is not None:
+                came(begin, end)
+            if time.monotonic() - since > _SLOW:
+                piece = len(copied)
+            begin = end
 
 
 def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorSource:

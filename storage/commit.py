@@ -35,6 +35,7 @@ from ..errors import (
 from . import tensorfile
 from .backend import Backend
 from .digest import digest, digest_file
+from .file_hasher import FileHasher
 from .known_files import KnownFiles
 from .layout import commit_key, data_key, data_prefix
 from .manifest import Artifact, CheckpointInfo, Manifest, decode, encode
@@ -52,6 +53,8 @@ class TensorDraft:
     plan: TensorFilePlan
     data: Bytes
     """The data of the plan, usually staging itself."""
+    hasher: FileHasher | None = None
+    """Of this file, if somebody hashes it while it is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,7 @@ def _write_one(backend: Backend, key: str, draft: Draft, known: KnownFiles | Non
         case TensorDraft() if known is not None:
             return _write_tensors(backend, key, draft, known)
         case TensorDraft():
-            return tensorfile.write(backend, key, draft.plan, draft.data)
+            return tensorfile.write(backend, key, draft.plan, draft.data, hasher=draft.hasher)
         case BytesDraft():
             return Artifact(size=backend.put(key, [draft.data]), digest=digest(draft.data))
         case FileDraft():
@@ -153,7 +156,7 @@ def _write_one(backend: Backend, key: str, draft: Draft, known: KnownFiles | Non
 def _write_tensors(backend: Backend, key: str, draft: TensorDraft, known: KnownFiles) -> Artifact:
     base, spare = known.base(draft.file), known.take_spare(draft.file)
     try:
-        artifact = tensorfile.write(backend, key, draft.plan, draft.data, base=base, spare=spare)
+        artifact = tensorfile.write(backend, key, draft.plan, draft.data, base=base, spare=spare, hasher=draft.hasher)
     except BaseException:
         if spare is not None:
             known.drop([spare])

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from ..errors import DamagedError, DamagedFileError, ObjectNotFoundError
 from . import progress
 from .backend import Backend
-from .digest import altered, digest, finish, is_signed, matches
+from .digest import altered, digest, is_signed, matches
+from .file_hasher import FileHasher
 from .manifest import Artifact, TensorRecord
 from .tensorstream import LARGE, Bytes, TensorStream
 
@@ -104,6 +105,7 @@ def write(  # noqa: PLR0913 - what is written, and what is known of older files
     *,
     base: tuple[str, Artifact] | None = None,
     spare: tuple[str, Artifact] | None = None,
+    hasher: FileHasher | None = None,
 ) -> Artifact:
     """Stream a tensor file to `key` and return its record; no copy of `data`, which is hashed on the way.
 
@@ -117,10 +119,11 @@ def write(  # noqa: PLR0913 - what is written, and what is known of older files
         base: key and record of a committed file. If nothing has changed since, `key` becomes a copy of it (a link, in
             a file system), and its very record is returned; the spare file is left as it is then.
         spare: what `Backend.recycle` returned, and the record of what that file holds.
+        hasher: of this file, if somebody has begun to hash it.
     """
     large = file.data_bytes >= LARGE
     delta = large and backend.capabilities.delta
-    stream = _stream(file, data, base=base and base[1], spare=spare and spare[1], delta=delta)
+    stream = _stream(file, data, base=base and base[1], spare=spare and spare[1], delta=delta, hasher=hasher)
     if base is not None and (delta or (large and backend.capabilities.links)):
         with contextlib.suppress(ObjectNotFoundError):  # somebody deleted it
             if stream.is_all_of(base[1]):
@@ -133,7 +136,7 @@ def write(  # noqa: PLR0913 - what is written, and what is known of older files
     size = backend.put(key, stream, **helps)
     return Artifact(
         size=size,
-        digest=finish(stream.whole),
+        digest=stream.hasher.file_digest(),
         header_digest=digest(file.header),
         data_start=len(file.header),
         tensors={
@@ -141,15 +144,21 @@ def write(  # noqa: PLR0913 - what is written, and what is known of older files
                 dtype=file.specs[name].dtype,
                 shape=file.specs[name].shape,
                 offsets=(begin, end),
-                digest=stream.digests[name],
+                digest=stream.hasher.digests[name],
             )
             for name, (begin, end) in file.offsets.items()
         },
     )
 
 
-def _stream(
-    file: TensorFilePlan, data: Bytes, *, base: Artifact | None, spare: Artifact | None, delta: bool
+def _stream(  # noqa: PLR0913 - as `write`
+    file: TensorFilePlan,
+    data: Bytes,
+    *,
+    base: Artifact | None,
+    spare: Artifact | None,
+    delta: bool,
+    hasher: FileHasher | None,
 ) -> TensorStream:
     """Return the stream of a file; what of it may be the same in an older one is what will be compared.
 
@@ -160,7 +169,8 @@ def _stream(
     if base is not None and spare is not None and not delta:
         old, new = spare.tensors or {}, base.tensors or {}
         training = frozenset(name for name in old.keys() & new.keys() if old[name].digest != new[name].digest)
-    return TensorStream(file.header, file.offsets, data, base=base if delta else None, spare=spare, training=training)
+    base = base if delta else None
+    return TensorStream(file.header, file.offsets, data, base=base, spare=spare, training=training, hasher=hasher)
 
 
 def read(backend: Backend, key: str, artifact: Artifact, names: Sequence[str] | None = None) -> dict[str, TensorView]:

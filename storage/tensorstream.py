@@ -7,23 +7,21 @@ sent. Else the tensor is hashed first: one whose digest is that of the older ten
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from .backend import Chunk, Held
-from .digest import Hasher, digest, finish
+from .digest import digest
+from .file_hasher import FileHasher, Offsets
 from .manifest import Artifact
 
 LARGE = 1 << 20
 """Bytes from which a tensor is a chunk, or several, by itself; and from which it is worth to hold some back."""
 
 _CHUNK = 8 << 20
-_HASHED = 2 << 20
-"""Bytes that are hashed at a time, for two digests: what was read for the first is in the cache for the second."""
 _IN_PLACE = 64 << 10
 """Bytes from which it is worth to pass over some that are in place: the pages at their edges are written anyway."""
 
-Offsets = Mapping[str, tuple[int, int]]
 _Place = tuple[bool, int]
 """Whether it is in place, in the spare file; and how much further behind the older file has it."""
 
@@ -48,6 +46,7 @@ class TensorStream:
         base: Artifact | None = None,
         spare: Artifact | None = None,
         training: Collection[str] = (),
+        hasher: FileHasher | None = None,
     ) -> None:
         """Take a file.
 
@@ -58,24 +57,17 @@ class TensorStream:
             base: the record of the file that `Held` bytes may be in.
             spare: the record of the file that is written over.
             training: the tensors that are not expected to be what they were; they are compared with nothing.
+            hasher: of this file, fed with part of it by others, or None.
         """
         self.base = base
         self.nbytes = len(header) + len(data)
-        self.digests: dict[str, str] = {}
-        """Of each tensor, when the stream has ended."""
+        self.hasher = hasher or FileHasher(header, offsets)
+        """Has all of the file when the stream has ended."""
         self._header = header
         self._offsets = offsets
         self._data = data
         self._spare = spare
         self._training = training
-        self._yielded = False
-        self._begin()
-
-    def _begin(self) -> None:
-        self.whole = Hasher()
-        """Of the file, up to `_hashed`; it goes from tensor to tensor without a hole."""
-        self.whole.update(self._header)
-        self._hashed = 0
 
     def is_all_of(self, older: Artifact) -> bool:
         """Say whether the file is, byte for byte, an older one. Cost: hashing up to the first tensor that is not."""
@@ -85,17 +77,12 @@ class TensorStream:
         return all(name in records and self._digest(name) == records[name].digest for name in self._offsets)
 
     def __iter__(self) -> Iterator[Chunk]:
-        if self._yielded:
-            self._begin()
-        self._yielded = True
         yield self._header
         for names in self._groups():
-            if any(name in self.digests or self._candidates(name) for name in names):
+            if any(self._candidates(name) for name in names):
                 yield from self._compared(names)
             else:
                 yield from self._streamed(names)
-        for empty in self._offsets.keys() - self.digests.keys():
-            self.digests[empty] = digest(b"")
 
     def _groups(self) -> Iterator[list[str]]:
         """Yield the tensors in the order of the file: each large one by itself, small ones together."""
@@ -115,20 +102,9 @@ class TensorStream:
 
     def _streamed(self, names: list[str]) -> Iterator[memoryview]:
         """Yield the tensors of a group, each chunk hashed just before."""
-        low, high = self._span(names)
-        hasher, place = Hasher(), 0
-        for begin, end in _chunks(low, high):
+        for begin, end in _chunks(*self._span(names)):
             chunk = self._data[begin:end]
-            for at, until in _chunks(begin, end, _HASHED):
-                self.whole.update(chunk[at - begin : until - begin])
-                while place < len(names) and self._offsets[names[place]][0] < until:
-                    first, last = self._offsets[names[place]]
-                    hasher.update(chunk[max(first, at) - begin : min(last, until) - begin])
-                    if last > until:
-                        break
-                    self.digests[names[place]] = finish(hasher)
-                    hasher, place = Hasher(), place + 1
-            self._hashed = end
+            self.hasher.feed(chunk, begin)
             yield chunk
 
     # ── something to compare with ─────────────────────────────────────────────────────────────────────────────────
@@ -136,7 +112,7 @@ class TensorStream:
     def _compared(self, names: list[str]) -> Iterator[Chunk]:
         """Yield the tensors of a group, those next to each other that are held by the same file as one."""
         for name in names:
-            self._hash(name)  # all of them, before the first is sent
+            self._digest(name)  # all of them, before the first is sent
         found = [(place, list(group)) for place, group in itertools.groupby(names, self._place)]
         worth = [(place if self._is_worth(place, run) else None, run) for place, run in found]
         for place, runs in itertools.groupby(worth, lambda entry: entry[0]):
@@ -174,30 +150,16 @@ class TensorStream:
         return place is not None and high - low >= (_IN_PLACE if place[0] else LARGE)
 
     def _digest(self, name: str) -> str:
-        self._hash(name)
-        return self.digests[name]
-
-    def _hash(self, name: str) -> None:
-        """Hash a tensor, once: for its digest, and for that of the file if it comes next there."""
-        begin, end = self._offsets[name]
-        follows = begin == self._hashed
-        if name in self.digests and not (follows and end > begin):
-            return
-        hasher = Hasher()
-        for low, high in _chunks(begin, end):
-            chunk = self._data[low:high]
-            for at, until in _chunks(0, high - low, _HASHED):
-                if follows:
-                    self.whole.update(chunk[at:until])
-                hasher.update(chunk[at:until])
-        self.digests[name] = finish(hasher)
-        if follows:
-            self._hashed = end
+        """Return the digest of a tensor; of those before it, too, all are known then."""
+        for begin, end in _chunks(*self._offsets[name]):
+            if self.hasher.taken < end:
+                self.hasher.feed(self._data[begin:end], begin)
+        return self.hasher.digests[name]
 
     def _span(self, names: list[str]) -> tuple[int, int]:
         return self._offsets[names[0]][0], self._offsets[names[-1]][1]
 
 
-def _chunks(low: int, high: int, length: int = _CHUNK) -> Iterator[tuple[int, int]]:
-    for begin in range(low, high, length):
-        yield begin, min(begin + length, high)
+def _chunks(low: int, high: int) -> Iterator[tuple[int, int]]:
+    for begin in range(low, high, _CHUNK):
+        yield begin, min(begin + _CHUNK, high)

@@ -104,9 +104,9 @@ def before_each_copy(monkeypatch, call):
     """Have `call` called by the thread that copies before each tensor."""
     fill = TensorSource.fill
 
-    def copying(self, target):
+    def copying(self, target, came=None):
         if threading.current_thread().name.startswith("keepbest-copier"):
             call()
-        fill(self, target)
+        fill(self, target, came)
 
     monkeypatch.setattr(TensorSource, "fill", copying)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
@@ -15,7 +16,9 @@ from keepbest.core.arriving import Arriving, BrokenOffError
 from keepbest.core.overlap import Overlap, settle_all
 from keepbest.core.snapshot import Snapshots
 from keepbest.core.staging import Staging
-from keepbest.core.tensor import TensorSource
+from keepbest.core.tensor import TensorSource, numpy_source
+from keepbest.storage.digest import digest
+from keepbest.storage.file_hasher import PIECE
 
 
 class Counting:
@@ -264,15 +267,15 @@ def reading(arriving, span, found):
 def test_a_range_is_read_once_it_is_there():
     """What has arrived is read at once; a range that has not, or not all of it, is waited for, and no longer."""
     region, found = memoryview(bytearray(b"abcdefgh")), []
-    arriving = Arriving(region, 2)
+    arriving = Arriving(region, 2, None)
     assert len(arriving) == 8
     assert bytes(arriving[0:2]) == b"ab"
     reader = reading(arriving, slice(1, 5), found)
-    arriving.arrived(4)
+    arriving.arrived(2, 4, hashed=False)
     reader.join(0.05)
     assert found == []
     region[4] = ord("E")
-    arriving.arrived(5)
+    arriving.arrived(4, 5, hashed=False)
     reader.join(60)
     assert found == [b"bcdE"]
     last = reading(arriving, slice(4, None), found)
@@ -281,10 +284,67 @@ def test_a_range_is_read_once_it_is_there():
     assert found == [b"bcdE", b"Efgh"]
 
 
+class Viewed(Counting):
+    """The same, whose bytes can be seen where they lie."""
+
+    def source(self, path):
+        def view():
+            self.at()
+            return self.values.view(np.uint8).data
+
+        return dataclasses.replace(super().source(path), view=view)
+
+
+@pytest.mark.parametrize("tensor", [Counting, Viewed])
+def test_who_copies_hashes(overlapping, tensor):
+    """When all is copied the digests are there, made from what was in the cache."""
+    overlap = overlapping({"a": tensor(), "b": tensor()})
+    [draft] = overlap.begun().files
+    in_thread(overlap.copy).join(60)
+    assert draft.hasher.taken == len(draft.data) == 1_600_000
+    assert draft.hasher.digests == dict.fromkeys(draft.plan.offsets, digest(bytes(800_000)))
+    overlap.result()
+
+
+def test_while_a_step_waits_nothing_is_hashed(overlapping):
+    """The copy is what training waits for; the rest is made up for by who writes."""
+    held, free = threading.Event(), threading.Event()
+    first, second = Viewed(), Viewed(lambda: held.set() or free.wait(60))
+    overlap = overlapping({"a": first, "b": second})
+    [draft] = overlap.begun().files
+    copier = in_thread(overlap.copy)
+    held.wait(60)
+    step = in_thread(settle_all)
+    while not overlap._fenced:
+        time.sleep(0.001)
+    free.set()
+    step.join(60)
+    copier.join(60)
+    assert draft.hasher.taken == 800_000
+    overlap.result()
+    draft.hasher.feed(draft.data[:], 0)
+    assert draft.hasher.digests == dict.fromkeys(draft.plan.offsets, digest(bytes(800_000)))
+
+
+def test_a_busy_interpreter_is_waited_for_once_not_at_each_piece():
+    """As soon as a piece takes far longer than copying does, the rest of the tensor is one piece."""
+    values, told = np.arange(4 * PIECE, dtype=np.uint8), []
+
+    def came(begin, end):
+        told.append((begin, end))
+        if len(told) == 2:
+            time.sleep(0.02)
+
+    target = memoryview(bytearray(len(values)))
+    numpy_source(values, "x").fill(target, came)
+    assert told == [(0, PIECE), (PIECE, 2 * PIECE), (2 * PIECE, 4 * PIECE)]
+    assert target == values.data
+
+
 def test_what_will_not_arrive_breaks_reading_off():
     """After a failed copy no range is given out, to those who wait for one and to those who come later."""
     found = []
-    arriving = Arriving(memoryview(bytearray(8)), 4)
+    arriving = Arriving(memoryview(bytearray(8)), 4, None)
     readers = [reading(arriving, slice(low, 8), found) for low in (0, 6)]
     arriving.finish(failed=True)
     for reader in readers:
