@@ -33,7 +33,7 @@ LARGE = 1 << 20
 PAGE = 4096
 """What O_DIRECT wants addresses, offsets and lengths to be multiples of; no common disk wants more."""
 
-_PIECE = 8 << 20
+_PIECE = 16 << 20
 _BOUNCE = 4 << 20
 _WORTH = 16 * PAGE
 """Bytes from which it is worth a write of its own not to copy them."""

@@ -35,8 +35,9 @@ class FileHasher:
 
     def feed(self, data: memoryview, begin: int) -> None:
         """Take bytes of the data, of which `begin` come before; at least as many were taken."""
-        with self._lock:
-            self._feed(data, begin)
+        if self.taken < begin + len(data):  # else who offers, again and again, would be waited for
+            with self._lock:
+                self._feed(data, begin)
 
     def offer(self, data: memoryview, begin: int) -> None:
         """Take bytes that are in the cache, if they come next, or nearly, and nobody is at it; waits for nobody.

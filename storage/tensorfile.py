@@ -116,8 +116,9 @@ def write(  # noqa: PLR0913 - what is written, and what is known of older files
         key: a fresh key.
         file: the plan.
         data: `file.data_bytes` bytes, each tensor at its offset.
-        base: key and record of a committed file. If nothing has changed since, `key` becomes a copy of it (a link, in
-            a file system), and its very record is returned; the spare file is left as it is then.
+        base: key and record of a committed file. If nothing has changed since, nor from the spare one to it, `key`
+            becomes a copy of it (a link, in a file system), and its very record is returned; the spare file is left as
+            it is then.
         spare: what `Backend.recycle` returned, and the record of what that file holds.
         hasher: of this file, if somebody has begun to hash it.
     """

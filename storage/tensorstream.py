@@ -70,8 +70,11 @@ class TensorStream:
         self._training = training
 
     def is_all_of(self, older: Artifact) -> bool:
-        """Say whether the file is, byte for byte, an older one. Cost: hashing up to the first tensor that is not."""
-        if (older.size, older.header_digest) != (self.nbytes, digest(self._header)):
+        """Say whether the file is, byte for byte, an older one; where something trains, that is not expected.
+
+        Cost: hashing up to the first tensor that is not, before anything is sent.
+        """
+        if self._training or (older.size, older.header_digest) != (self.nbytes, digest(self._header)):
             return False
         records = older.tensors or {}
         return all(name in records and self._digest(name) == records[name].digest for name in self._offsets)
