@@ -117,10 +117,10 @@ def _best_by(run: Account, best: Best, now: float) -> Iterator[str]:
     if many and not run.better(best):
         yield f"Of {words.count(many, 'other epoch')} none was better; of equals the earliest is the best."
     kept = run.kept_as(found)
-    stays = f" It is kept as {listed(kept)}." if kept else ""
+    stays = f" It is kept as {words.listed(kept)}." if kept else ""
     contents = "" if found.complete else " It holds the weights only, so training cannot continue from it."
     noted = epoch.decided.checks if epoch is not None and epoch.decided is not None else ()
-    why = listed([reason(word, run.policy, noted) for word in found.reasons])
+    why = words.listed([reason(word, run.policy, noted) for word in found.reasons])
     yield (
         f"Its checkpoint is {found.name} (number {found.sequence}), saved {words.age(found.time, now)}, as {why}."
         f"{stays}{contents}"
@@ -243,7 +243,7 @@ def reason(word: str, policy: CheckpointPolicy | None, improved: Sequence[Check]
     if word == "improvement":
         better = [check.monitor for check in improved if check.improved]
         if better:
-            return f"{listed(better)} improved"
+            return f"{words.listed(better)} improved"
         return "the best had not been saved yet, as its save failed" if improved else "a monitored metric improved"
     rules: dict[str, str] = {rule.kind: str(rule) for rule in (policy.when_rules if policy is not None else ())}
     kinds = {"epoch": "every_n_epochs", "step": "every_n_steps", "time": "every_n_seconds"}
@@ -339,11 +339,6 @@ def _when(time: float, now: float) -> str:
 def way(mode: Mode) -> str:
     """Return in which direction a metric improves."""
     return "lower is better" if mode == "min" else "higher is better"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """Return "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else "nothing"
 
 
 def seconds(many: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ..storage.notes import Check, Decided
 from . import words
 from .account import Account, Epoch
-from .explaining import Section, keeps, listed, place_of, reason, saves, seconds, way, why_ended, why_stopped
+from .explaining import Section, keeps, place_of, reason, saves, seconds, way, why_ended, why_stopped
 
 
 def explained(run: Account, epoch: Epoch, now: float) -> list[Section]:
@@ -30,7 +30,7 @@ def _logged(epoch: Epoch, now: float) -> list[str]:
     row = epoch.row
     if row is None:
         return ["Its end was not logged: it is under way, or training broke off within it.", *within]
-    what = listed([f"{name} {words.number(value)}" for name, value in row.metrics.items()])
+    what = words.listed([f"{name} {words.number(value)}" for name, value in row.metrics.items()])
     return [
         f"It ended {words.age(row.time, now)} ({words.moment(row.time)}), after step {row.step:,} of the run.",
         f"Logged was {what}.",
@@ -116,7 +116,7 @@ def _saved(run: Account, epoch: Epoch, now: float) -> Iterator[str]:
         if run.epoch_of(info) is epoch and info.name.removesuffix("-weights") not in known
     ]
     for info in others:
-        why = listed([reason(word, None, ()) for word in info.reasons])
+        why = words.listed([reason(word, None, ()) for word in info.reasons])
         yield f"Checkpoint {info.name} (number {info.sequence}) was saved at step {info.step:,}, as {why}."
         yield from _kept(run, info.name)
     if not epoch.notes and not others:
@@ -124,7 +124,7 @@ def _saved(run: Account, epoch: Epoch, now: float) -> Iterator[str]:
 
 
 def _save(run: Account, epoch: Epoch, note: Decided, now: float) -> Iterator[str]:
-    why = listed([reason(word, epoch.policy or run.policy, note.checks) for word in note.reasons])
+    why = words.listed([reason(word, epoch.policy or run.policy, note.checks) for word in note.reasons])
     name = note.checkpoint
     if name is None:
         none = _why_none(note, why, saves(epoch.policy or run.policy))
@@ -137,7 +137,7 @@ def _save(run: Account, epoch: Epoch, note: Decided, now: float) -> Iterator[str
     yield from _kept(run, name)
     turns = [turn for turn in run.turns if turn.checkpoint == name]
     if turns:
-        yield f"Training went on from it {listed([words.age(turn.time, now) for turn in turns])}."
+        yield f"Training went on from it {words.listed([words.age(turn.time, now) for turn in turns])}."
 
 
 def _why_none(note: Decided, why: str, when: str | None) -> str:
@@ -177,12 +177,13 @@ def _kept(run: Account, name: str) -> Iterator[str]:
     weights = run.by_name.get(f"{name}-weights")
     if weights is not None:
         kept = run.kept_as(weights)
-        yield f"Its weights are there by themselves, as {weights.name}{f', kept as {listed(kept)}' if kept else ''}."
+        stay = f", kept as {words.listed(kept)}" if kept else ""
+        yield f"Its weights are there by themselves, as {weights.name}{stay}."
     found, after = run.by_name.get(name), run.retired_by.get(name)
     if found is not None:
         kept = run.kept_as(found)
         yield (
-            f"It is kept as {listed(kept)}."
+            f"It is kept as {words.listed(kept)}."
             if kept
             else "It is there, though the policy does not keep it: it goes when the next one is saved."
         )

@@ -8,7 +8,7 @@ from ..storage.history import Row
 from ..storage.notes import Began, Decided, Note, Saved, SaveFailed, WentBack
 from . import words
 from .account import Account
-from .explaining import listed, reason, seconds, way, why_ended, why_stopped
+from .explaining import reason, seconds, way, why_ended, why_stopped
 
 
 def is_step(entry: Row | Note) -> bool:
@@ -49,7 +49,7 @@ def _told_decision(note: Decided, account: Account) -> Iterator[str]:
     for check in note.checks:
         if check.improved:
             yield f"{check.reason}"
-    why = listed([reason(word, account.policy, note.checks) for word in note.reasons])
+    why = words.listed([reason(word, account.policy, note.checks) for word in note.reasons])
     if note.busy:
         yield f"a save was due, as {why}, and left out: the one before is still being written"
     for check in note.checks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 from ..storage.printable import printable
@@ -15,6 +16,11 @@ _TEN = 10.0
 def printable_lines(text: str) -> str:
     """Return `text` as `printable` does, with its line breaks kept."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else "nothing"
 
 
 def size(nbytes: int) -> str:

@@ -75,7 +75,10 @@ def run_of(path: str) -> str | None:
 
 
 def run_around(folder: str) -> str | None:
-    """Return the run that `folder` is a part of, by its look: a checkpoint's, or the one of all of them, or commits."""
+    """Return the run that `folder` is a part of, by its look: a checkpoint's, the best's, that of all, or commits."""
+    around, _, name = folder.rstrip("/").rpartition("/")
+    if name == BEST_LINK:
+        return around or None
     files = ("x", "epoch-001_000000/x", "00000001.json")
     return next((found for file in files if (found := run_of(f"{folder}/{file}")) is not None), None)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import itertools
 import math
 import os
 import warnings
@@ -37,6 +39,8 @@ _FIRST = 16
 """Objects among which one of the run's own is looked for first; a run of 10,000 checkpoints is not listed twice."""
 _LOOKED_THROUGH = 1000
 """Objects of a place that is no run, among which those of runs below it are looked for."""
+_DIGITS = 18
+"""Of a sequence number, at most."""
 _LISTED_AT_ONCE = ("", "s3", "s3a", "gs", "gcs", "memory")
 """Schemes of places that need no request for each of their folders."""
 
@@ -73,7 +77,10 @@ def open_run(
 
 
 def _runs_near(backend: Backend, storage_options: Mapping[str, Any] | None) -> list[str]:
-    """Return the URLs of runs below a place, or of the run that it is in, as far as some keys tell. Raises nothing."""
+    """Return the URLs of runs below a place, of the run that it is in, or of those beside it that are called nearly so.
+
+    As far as some keys tell; beside it only in a file system. Raises nothing.
+    """
     scheme, _, rest = backend.url.rpartition("://")
     if scheme not in _LISTED_AT_ONCE:
         return []
@@ -86,7 +93,21 @@ def _runs_near(backend: Backend, storage_options: Mapping[str, Any] | None) -> l
             url = backend.url.removesuffix(rest) + around
             if Run(open_backend(url, storage_options)).exists():
                 return [url]
+        if not scheme:
+            return [url for url in _called_nearly(rest) if Run(open_backend(url)).exists()]
     return []
+
+
+def _called_nearly(path: str) -> list[str]:
+    """Return the folders beside `path` whose names are nearly its own."""
+    around, name = os.path.split(path)
+    try:
+        with os.scandir(around) as beside:
+            folders = (entry.name for entry in beside if entry.is_dir() and entry.name != name)
+            names = [*itertools.islice(folders, _LOOKED_THROUGH)]
+    except OSError:
+        return []
+    return [f"{around.rstrip('/')}/{found}" for found in difflib.get_close_matches(name, names, n=2)]
 
 
 class Run:
@@ -202,7 +223,7 @@ class Run:
         exact = [found for found in held if text in (found.name, str(found.sequence))]
         close = exact or [found for found in held if isinstance(which, str) and found.name.startswith(text)]
         if not close:
-            gone = checkpoint_place(text) is not None
+            gone = checkpoint_place(text) is not None or _was_numbered(text, held)
             raise CheckpointNotFoundError(which, self.url, [found.name for found in held], gone=gone)
         if len(close) > 1:
             raise AmbiguousNameError(text, self.url, [found.name for found in close])
@@ -291,6 +312,11 @@ def newest_complete(checkpoints: Sequence[CheckpointInfo]) -> CheckpointInfo | N
     """Return the newest checkpoint that training can continue from, else the newest, else None."""
     complete = [found for found in checkpoints if found.complete] or list(checkpoints)
     return max(complete, key=lambda found: found.sequence, default=None)
+
+
+def _was_numbered(text: str, held: Sequence[Checkpoint]) -> bool:
+    """Say whether a sequence number was given before, to a checkpoint that is not held any more."""
+    return bool(held) and text.isdecimal() and len(text) <= _DIGITS and 0 < int(text) < held[-1].sequence
 
 
 def best_of(checkpoints: Sequence[CheckpointInfo], monitor: str | None) -> CheckpointInfo | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -15,6 +15,9 @@ _COUNTER = re.compile(r"_\d+(?=[/_~]|$)")
 """What Keras appends to the names it gives: the second Dense of a process is dense_1, wherever it is used."""
 
 _NAMELESS = "variable"
+
+OPTIMIZER = "optimizer"
+"""What the owner of an optimizer's variables is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,14 @@ def named(variables: Sequence[keras.Variable]) -> dict[str, keras.Variable]:
     return found
 
 
-def pairs(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> list[Pair]:
-    """Return what belongs together; what has no counterpart is left out."""
+def pairs(here: Mapping[str, keras.Variable], stored: Mapping[str, Array], *, owner: str) -> list[Pair]:
+    """Return what belongs together; what has no counterpart is left out.
+
+    What a model is called does not matter; what an optimizer is called says what it is.
+    """
     if here.keys() != stored.keys():
-        for rank in (_rank, _rank_without_scope):
+        renamed = owner != OPTIMIZER and _are_below_one_name(here) and _are_below_one_name(stored)
+        for rank in (_rank, _rank_without_scope, *((_rank_below,) if renamed else ())):
             ours, theirs = sorted(here, key=rank), sorted(stored, key=rank)
             if [rank(path)[0] for path in ours] == [rank(path)[0] for path in theirs]:
                 belonging = dict(zip(ours, theirs, strict=True))
@@ -70,7 +77,7 @@ def pairs(here: Mapping[str, keras.Variable], stored: Mapping[str, Array]) -> li
 
 def problems(here: Mapping[str, keras.Variable], stored: Mapping[str, Array], *, owner: str) -> list[str]:
     """Return every difference between the variables of `owner` and what is stored for them."""
-    matched = pairs(here, stored)
+    matched = pairs(here, stored, owner=owner)
     found = [problem for pair in matched for problem in pair.problems()]
     if len(matched) == len(here) == len(stored):
         return found
@@ -90,3 +97,13 @@ def _rank_without_scope(path: str) -> tuple[str, list[int]]:
     """
     plain, counters = _rank(path)
     return (_NAMELESS if plain.endswith(f"/{_NAMELESS}") else plain), counters
+
+
+def _are_below_one_name(paths: Collection[str]) -> bool:
+    """Say whether all are of layers below one name, a model's, as those of a Sequential are."""
+    return len({path.partition("/")[0] for path in paths}) == 1 and all(path.count("/") > 1 for path in paths)
+
+
+def _rank_below(path: str) -> tuple[str, list[int]]:
+    """Return the rank without the name of the model, which whoever builds it anew may call otherwise."""
+    return _rank(path.partition("/")[2])

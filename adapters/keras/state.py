@@ -52,7 +52,7 @@ def restore(obj: Any, state: Any) -> None:
     if single is not None:
         tensors.write(single, state)
         return
-    for pair in matching.pairs(matching.named(_variables(obj)), state):
+    for pair in matching.pairs(matching.named(_variables(obj)), state, owner=_owner(obj)):
         tensors.write(pair.variable, pair.stored)
 
 
@@ -89,7 +89,7 @@ def _single(obj: Any) -> keras.Variable | None:
 
 def _owner(obj: Any) -> str:
     if isinstance(obj, keras.optimizers.Optimizer):
-        return "optimizer"
+        return matching.OPTIMIZER
     return "model" if isinstance(obj, keras.Model) else type(obj).__name__
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -103,12 +103,21 @@ class _Member:
 class _Group:
     """Metrics that share a chart."""
 
-    def __init__(self, axis: Axis, names: list[str], key: str) -> None:
+    def __init__(self, axis: Axis, names: list[str], keys: Sequence[str]) -> None:
         self.axis = axis
-        self.names = names
+        self.names = sorted(names, key=keys.__contains__)
         """Validation metrics first."""
-        self.key = key
-        """The training metric among them, or the only one."""
+        self.keys = keys
+        """The training metrics among them, by the names that different runs have for the same; or the only one."""
+
+    @property
+    def validation(self) -> list[str]:
+        """The metrics that have a training metric beside them."""
+        return [name for name in self.names if name not in self.keys]
+
+    def trains(self, name: str) -> bool:
+        """Say whether a metric is the training one beside another."""
+        return name in self.keys and bool(self.validation)
 
 
 def charts(sources: Sequence[Source], names: Sequence[str]) -> Charts:
@@ -140,16 +149,22 @@ class _Builder:
     def charts(self, group: _Group) -> Iterable[Chart]:
         """Yield the chart of a group, then those of its generalisation gaps."""
         members = [
-            _Member(run, of[group.axis][name], place, trains=name == group.key and place > 0, alone=self._alone)
+            _Member(
+                run,
+                of[group.axis][name],
+                place,
+                trains=group.trains(name),
+                alone=self._alone,
+            )
             for run, of in enumerate(self._curves)
             for place, name in enumerate(group.names)
             if name in of[group.axis]
         ]
         by = "" if group.axis == "epoch" else ", by step"
-        partnered = [name for name in group.names if name != group.key]
+        partnered = group.validation
         seen = {name: self._overfits(name, group) for name in partnered} if group.axis == "epoch" else {}
         yield self._chart(
-            f"{' and '.join(map(shown, group.names))}{by}",
+            f"{words.listed([*map(shown, group.names)])}{by}",
             group,
             members,
             best=[mark for run in range(len(self._sources)) for mark in self._best(run, group)],
@@ -157,10 +172,10 @@ class _Builder:
             overfitting=tuple(self._say_overfit(name, seen[name]) for name in seen),
         )
         for name in partnered if group.axis == "epoch" else ():
-            gaps = self._gaps(name, group.key)
+            gaps = self._gaps(name, group.keys)
             if gaps:
                 yield self._chart(
-                    f"Generalisation gap: how much worse {shown(name)} is than {shown(group.key)}",
+                    f"Generalisation gap: how much worse {shown(name)} is than {' or '.join(map(shown, group.keys))}",
                     group,
                     gaps,
                     gap=True,
@@ -211,25 +226,26 @@ class _Builder:
 
     def _overfits(self, name: str, group: _Group) -> list[tuple[int, Overfit]]:
         found = []
-        for run, validation, training, mode in self._pairs(name, group.key):
+        for run, validation, training, mode in self._pairs(name, group.keys):
             seen = overfit(self._sources[run].entries, validation, training, mode)
             if seen is not None:
                 found.append((run, seen))
         return found
 
-    def _gaps(self, name: str, key: str) -> list[_Member]:
+    def _gaps(self, name: str, keys: Sequence[str]) -> list[_Member]:
         found = []
-        for run, validation, training, mode in self._pairs(name, key):
+        for run, validation, training, mode in self._pairs(name, keys):
             xs, mine, others = both(validation, training)
             if len(xs):
                 gap = Curve(name=name, xs=xs, ys=_gap(mine, others, mode))
                 found.append(_Member(run, gap, 0, trains=False, alone=self._alone))
         return found
 
-    def _pairs(self, name: str, key: str) -> Iterable[tuple[int, Curve, Curve, Mode]]:
+    def _pairs(self, name: str, keys: Sequence[str]) -> Iterable[tuple[int, Curve, Curve, Mode]]:
         for run, (source, of) in enumerate(zip(self._sources, self._curves, strict=True)):
             mode, curves = source.mode(name), of["epoch"]
-            if mode is not None and name in curves and key in curves:
+            key = next((key for key in keys if key in curves), None)
+            if mode is not None and name in curves and key is not None:
                 yield run, curves[name], curves[key], mode
 
     def _best(self, run: int, group: _Group) -> list[tuple[int, float, float]]:
@@ -251,7 +267,8 @@ class _Builder:
             parts.append(f"at epoch {seen.first:,.0f}{who}{how}")
         if not parts:
             return ""
-        return f"Overfitting by {shown(name)}, shaded, was first seen {'; '.join(parts)}."
+        marked = "shaded" if self._alone else "the bar at the top"
+        return f"Overfitting by {shown(name)}, {marked}, was first seen {'; '.join(parts)}."
 
 
 def best_place(source: Source, metric: str, axis: Axis) -> float | None:
@@ -287,16 +304,22 @@ def _groups(sources: Sequence[Source], curves: Sequence[Mapping[Axis, Mapping[st
     for axis in axes:
         logged = dict.fromkeys(name for of in curves for name in of[axis])
         names = [*(name for name in monitored if name in logged), *(name for name in logged if name not in monitored)]
-        found.extend(_grouped(axis, names))
+        found.extend(_grouped(axis, names, [of[axis] for of in curves]))
     return found
 
 
-def _grouped(axis: Axis, names: Sequence[str]) -> list[_Group]:
-    known, groups = set(names), dict[str, list[str]]()
+def _grouped(axis: Axis, names: Sequence[str], runs: Sequence[Collection[str]]) -> list[_Group]:
+    """Group `names`, which are those of all runs; what one run calls loss and another train_loss is in one group."""
+    same, groups = dict[str, str](), dict[str, list[str]]()
+    partners = {name: [partner for partner in training_partners(name) if partner in names] for name in names}
+    for first, *others in filter(None, partners.values()):
+        same |= {other: first for other in others if not any(first in run and other in run for run in runs)}
     for name in names:
-        key = next((partner for partner in training_partners(name) if partner in known), name)
-        groups.setdefault(key, []).append(name)
-    return [_Group(axis, sorted(members, key=key.__eq__), key) for key, members in groups.items()]
+        key = next(iter(partners[name]), name)
+        groups.setdefault(same.get(key, key), []).append(name)
+    return [
+        _Group(axis, found, [key, *(name for name in found if same.get(name) == key)]) for key, found in groups.items()
+    ]
 
 
 def _gap(mine: Points, others: Points, mode: Mode) -> Points:

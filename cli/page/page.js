@@ -150,6 +150,11 @@
       this.readout.textContent = at == null ? "" : this.told(at);
     }
 
+    // Whether anything of a run is on this chart: what happened to the others is told where they are.
+    draws(run) {
+      return !hiddenRuns.has(run) && this.chart.series.some((one) => one.run === run);
+    }
+
     // What stands at a place, in words.
     told(at) {
       const { data } = this.plot;
@@ -176,7 +181,7 @@
       const here = (x) => x > from && x <= to;
       const found = [];
       runs.forEach((run, which) => {
-        if (hiddenRuns.has(which)) return;
+        if (!this.draws(which)) return;
         const marks = run.events[this.chart.axis];
         const who = alone ? "" : `${run.name} `;
         if (this.chart.best.some(([of, x]) => of === which && here(x))) found.push(`${who}best checkpoint`);
@@ -269,7 +274,7 @@
       clipped(plot, () => {
         ctx.font = `${11 * ratio}px system-ui, sans-serif`;
         runs.forEach((run, which) => {
-          if (hiddenRuns.has(which)) return;
+          if (!this.draws(which)) return;
           const marks = run.events[this.chart.axis];
           const own = alone ? look.ink : look.colours[which % 8];
           const taken = [-Infinity, -Infinity, -Infinity]; // up to where each line of words is

@@ -553,7 +553,28 @@ def test_many_curves_do_not_hide_the_overfitting(read, journal):
     rows = [row(epoch, val_loss=1 + epoch / 10, train_loss=1 / (epoch + 1)) for epoch in range(8)]
     page = read(*(journal(*rows, name=f"run{number}") for number in range(4)))
     assert len(page.data["charts"][0]["series"]) == 8
-    assert "Overfitting by val_loss, shaded, was first seen at epoch 5 in run0" in page.texts("p", id="says-0")[0]
+    assert (
+        "Overfitting by val_loss, the bar at the top, was first seen at epoch 5 in run0"
+        in page.texts("p", id="says-0")[0]
+    )
+
+
+def test_one_runs_loss_is_beside_anothers_train_loss(read, journal):
+    """Keras' name for the training loss and that of a PyTorch loop are the same curve, unless one run logs both."""
+    one = journal(*(row(epoch, val_loss=1.0, train_loss=0.5) for epoch in range(3)), name="one")
+    keras = journal(*(row(epoch, val_loss=1.5, loss=0.25, extra=1.0) for epoch in range(3)), name="keras")
+    page = read(one, keras)
+    gap = "Generalisation gap: how much worse val_loss is than train_loss or loss"
+    assert page.texts("h3")[:3] == ["val_loss, train_loss and loss", gap, "extra"]
+    loss, gaps, _ = page.data["charts"]
+    assert [(series["run"], series["name"], series["dash"]) for series in loss["series"]] == [
+        (0, "one: val_loss", 0), (0, "one: train_loss", 1), (1, "keras: val_loss", 0), (1, "keras: loss", 1)
+    ]  # fmt: skip
+    assert [(series["run"], series["y"]) for series in gaps["series"]] == [(0, [0.5] * 3), (1, [1.25] * 3)]
+    both = journal(*(row(epoch, val_loss=1.0, train_loss=0.5, loss=0.6) for epoch in range(3)), name="both")
+    assert [title for title in read(both, keras).texts("h3") if "loss" in title] == [
+        "val_loss and train_loss", gap.removesuffix(" or loss"), "loss"
+    ]  # fmt: skip
 
 
 def test_a_training_that_was_broken_off_says_so(read, journal):

@@ -75,6 +75,7 @@ def test_where_no_run_is_those_near_are_named(run_url):
         run_url: [f"{run_url}/.keepbest/model", f"{run_url}/a", f"{run_url}/b"],
         f"{run_url}/.keepbest": [f"{run_url}/.keepbest/model"],
         f"{run_url}/a/commits": [f"{run_url}/a"],
+        f"{run_url}/a/best": [f"{run_url}/a"],
         f"{run_url}/a/checkpoints": [f"{run_url}/a"],
         f"{run_url}/a/checkpoints/{saved.name}": [f"{run_url}/a"],
         f"{run_url}/c": [],
@@ -98,6 +99,21 @@ def test_a_folder_of_runs_may_be_called_as_ours_are(run_url, folder):
     assert caught.value.near == ()
 
 
+def test_a_misspelt_folder_is_answered_with_the_run_beside_it(tmp_path):
+    """Runs whose names are nearly that, and no other folders."""
+    SmallRun(open_backend(str(tmp_path / "torch_run"))).save()
+    for name in ("torch_rum_notes", "other"):
+        (tmp_path / name).mkdir()
+    for wrong in ("torch_rum", "torch-run"):
+        with pytest.raises(NotARunError) as caught:
+            open_run(tmp_path / wrong)
+        assert caught.value.near == (str(tmp_path / "torch_run"),)
+    for wrong in ("else", "nowhere/torch_run"):
+        with pytest.raises(NotARunError) as caught:
+            open_run(tmp_path / wrong)
+        assert caught.value.near == ()
+
+
 def test_a_place_that_cannot_be_looked_through_still_holds_no_run(run_url, monkeypatch):
     """That a folder beside cannot be listed is not what is wrong."""
     plain = LocalBackend.list
@@ -110,6 +126,17 @@ def test_a_place_that_cannot_be_looked_through_still_holds_no_run(run_url, monke
     monkeypatch.setattr(LocalBackend, "list", refuse)
     with pytest.raises(NotARunError, match=r"holds no run\. Give .* writes to\.$"):
         open_run(run_url)
+
+
+def test_the_number_of_one_that_is_gone_says_so(small):
+    """A number that was given before is no misspelt one either; one that never was is."""
+    for _ in range(2):
+        small.save()
+    small.writer.retire([1])
+    for which, gone in (("1", True), (1, True), ("0", False), ("3", False), ("9" * 5000, False)):
+        with pytest.raises(CheckpointNotFoundError) as caught:
+            Run(small.backend).get(which)
+        assert caught.value.gone is gone
 
 
 def test_a_name_that_is_gone_is_not_taken_for_a_misspelt_one(small):

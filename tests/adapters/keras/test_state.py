@@ -111,6 +111,50 @@ def test_counters_are_ranked_as_numbers(keras, values, url):
     assert all(np.array_equal(one, other) for one, other in zip(values(second.variables), expected, strict=True))
 
 
+@pytest.mark.parametrize("layers", [("a", "b"), ("dense", "dense_1")])
+def test_what_a_model_is_called_does_not_matter(keras, values, url, layers):
+    """Weights fit a model that is built anew under another name; layers are told apart by theirs, as ever."""
+
+    def build(name, *layers):
+        return keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2, name=each) for each in layers)], name=name)
+
+    saved = build("saved", *layers)
+    for number, variable in enumerate(saved.variables):
+        variable.assign(np.full(variable.shape, number))
+    save(url, model=saved)
+    again = build("again", *layers)
+    restored(url, model=again)
+    for one, other in zip(values(again.variables), values(saved.variables), strict=True):
+        assert one.tobytes() == other.tobytes()
+    with pytest.raises(StateMismatchError, match="'again/c/kernel' is not in the checkpoint"):
+        restored(url, model=build("again", layers[0], "c"))
+
+
+def test_layers_of_other_names_are_other_layers(keras, url):
+    """Where no model's name comes before them, nothing is put in the place of what is called otherwise."""
+
+    def build(*names):
+        place = given = keras.Input((2,))
+        for name in names:
+            place = keras.layers.Dense(2, name=name)(place)
+        return keras.Model(given, place)
+
+    save(url, model=build("one", "two"))
+    with pytest.raises(StateMismatchError, match="three"):
+        restored(url, model=build("one", "three"))
+
+
+def test_what_an_optimizer_is_called_matters(keras, make, data, url):
+    """Adam's state is none for AdamW, though its variables are called alike."""
+    model = trained(make, data)
+    save(url, model=model, optimizer=model.optimizer)
+    other = make()
+    other.compile(keras.optimizers.AdamW(), "mse")
+    other.optimizer.build(other.trainable_variables)
+    with pytest.raises(StateMismatchError, match="optimizer"):
+        restored(url, model=other, optimizer=other.optimizer)
+
+
 def test_every_difference_is_listed(keras, make, values, url):
     """A model that does not fit is left alone, and the error names every path, shape and dtype."""
     save(url, model=make())
