@@ -9,6 +9,7 @@ import pytest
 from contracts import trained
 
 import keepbest as library
+from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
@@ -267,6 +268,26 @@ def test_one_legend_hides_a_run_in_every_chart(page, report, trained_run, tmp_pa
     for chart in (0, 1):
         wait(lambda chart=chart: "180,83,9" not in colours(page, chart))
         assert "11,87,208" in colours(page, chart)
+    assert page.complaints() == []
+
+
+def test_a_chart_marks_only_the_runs_that_it_shows(page, report, trained_run, tmp_path):
+    """Where a run logged nothing, its saves and its end are neither drawn nor read out."""
+    from selenium.webdriver.common.keys import Keys
+
+    with Checkpointer(tmp_path / "other", CheckpointPolicy(keep_all=True), state={"epoch": 0}) as ckpt:
+        for _epoch in ckpt.epochs(12):
+            ckpt.log(val_loss=0.9, loss=0.8)
+    page.open(report(trained_run, str(tmp_path / "other")))
+    titles = [found.text for found in page.all("h3")]
+    for title, shown in (("val_loss, train_loss and loss", True), ("learning_rate", False)):
+        at = titles.index(title)
+        page.run("arguments[0].focus()", drawn(page, at))
+        press(page, Keys.END)
+        told = wait(lambda at=at: readout(page, at))
+        assert told.startswith("Epoch 12: ")
+        assert ("other saved" in told) is shown
+        assert ("180,83,9" in colours(page, at)) is shown
     assert page.complaints() == []
 
 
