@@ -354,6 +354,7 @@ class Checkpointer:
         Raises:
             SaveFailedError: a save failed that nobody was told of yet.
             MirrorFailedError: all is saved, and something of it did not reach the mirror.
+            StorageError: all is saved, and the last rows of metrics could not be written: the store is away, or full.
         """
         if self._closed:
             return

@@ -22,6 +22,7 @@ from keepbest.errors import (
     SaveFailedError,
     StorageError,
     StoragePermissionError,
+    UnreachableError,
 )
 
 COSTS = documented.table("requests to S3")
@@ -310,7 +311,7 @@ def test_at_the_root_of_a_bucket(small, request, through, tmp_path):
 
 
 def test_a_server_that_goes_away(keras, make, fit, through, bucket):
-    """Fit ends soon, with an error that says what could not be saved; later it goes on from what was."""
+    """Fit ends soon, with an error that says what could not be saved, its end with one of the rows; later it goes on."""
     bucket.write("first.txt", b"")  # which takes its time
     options = through.options | {"deadline": 4}
 
@@ -319,8 +320,12 @@ def test_a_server_that_goes_away(keras, make, fit, through, bucket):
             if epoch == 1:
                 through.proxy.kill()
 
+    ended = BestCheckpoint(bucket.at("run"), POLICY, mode="sync", storage_options=options)
     with pytest.raises(SaveFailedError, match="cannot be reached"):
-        fit(make(), [BestCheckpoint(bucket.at("run"), POLICY, mode="sync", storage_options=options), Cut()], epochs=9)
+        fit(make(), [ended, Cut()], epochs=9)
+    with pytest.raises(UnreachableError, match=r"run/metrics/.*cannot be reached"):  # or a warning, once it is collected
+        ended.checkpointer.close(save=False)
+    ended.checkpointer.close()
     through.proxy.revive()
     again = BestCheckpoint(bucket.at("run"), POLICY, storage_options=options)
     assert fit(make(), [again], epochs=2).epoch == [1]
