@@ -7,6 +7,7 @@ import textwrap
 import pytest
 from faults import recording, replay
 from faults.operations import Mark, Names, Recording, Sync, UnknownCallError, Write
+from faults.trace import Trace
 
 needs_strace = pytest.mark.skipif(not recording.available(), reason="strace is not installed, or may not trace")
 
@@ -136,3 +137,23 @@ def test_what_was_written_during_an_fsync_is_not_covered():
     """An fsync that began before a write ended promises nothing of it."""
     late = [Write(ended=7, inode=2, offset=0, data=b"n" * 2048), Sync(began=6, ended=8, inode=2)]
     assert b"o" * 2048 in contents([*OLD, *late], KINDS, (1, "f"))
+
+
+def test_a_descriptor_is_free_before_close_returns(tmp_path):
+    """Another thread may get it in between: it is that thread's then, whatever line tells of it last."""
+    folder = tmp_path / "watched" / "work"
+    folder.mkdir(parents=True)
+    one, two = (str(folder / name).encode().hex(":").replace(":", "\\x") for name in ("one", "two"))
+    trace = Trace(folder.parent, tmp_path / "marks")
+    for line in (
+        "1 clone3({flags=CLONE_VM|CLONE_FILES}, 88) = 2",
+        f'1 openat(AT_FDCWD, "\\x{one}", O_WRONLY|O_CREAT, 0666) = 5<\\x{one}>',
+        f"1 close(5<\\x{one}> <unfinished ...>",
+        f'2 openat(AT_FDCWD, "\\x{two}", O_WRONLY|O_CREAT, 0666) = 5<\\x{two}>',
+        "1 <... close resumed>) = 0",
+        f'2 write(5<\\x{two}>, "\\x6e", 1) = 1',
+    ):
+        trace.take(line)
+    (folder / "one").touch()
+    (folder / "two").write_bytes(b"n")
+    trace.end()

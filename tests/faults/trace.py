@@ -46,12 +46,17 @@ class Trace:
         if rest.startswith(("+++", "---")):
             return
         began = self._tree.line
+        if rest.startswith("<... close resumed>"):
+            return
         if rest.startswith("<... "):
             began, start = self._pending.pop(pid)
             rest = start + rest.partition(" resumed>")[2]
         if rest.endswith("<unfinished ...>"):
-            self._pending[pid] = began, rest.removesuffix("<unfinished ...>")
-            return
+            start = rest.removesuffix("<unfinished ...>")
+            if not start.startswith("close("):
+                self._pending[pid] = began, start
+                return
+            rest = f"{start}) = 0"  # the descriptor is free: another thread may get it before this call returns
         call, _, tail = rest.partition("(")
         end = tail.rfind(" = ")
         args, result = tail[:end].rstrip().removesuffix(")"), tail[end + 3 :]

@@ -311,7 +311,7 @@ def test_at_the_root_of_a_bucket(small, request, through, tmp_path):
 
 
 def test_a_server_that_goes_away(keras, make, fit, through, bucket):
-    """Fit ends soon, with an error that says what could not be saved, its end with one of the rows; later it goes on."""
+    """Fit ends soon, with an error that says what could not be saved; later it goes on from what was."""
     bucket.write("first.txt", b"")  # which takes its time
     options = through.options | {"deadline": 4}
 
@@ -323,7 +323,7 @@ def test_a_server_that_goes_away(keras, make, fit, through, bucket):
     ended = BestCheckpoint(bucket.at("run"), POLICY, mode="sync", storage_options=options)
     with pytest.raises(SaveFailedError, match="cannot be reached"):
         fit(make(), [ended, Cut()], epochs=9)
-    with pytest.raises(UnreachableError, match=r"run/metrics/.*cannot be reached"):  # or a warning, once it is collected
+    with pytest.raises(UnreachableError, match="run/metrics/"):  # or a warning, once it is collected
         ended.checkpointer.close(save=False)
     ended.checkpointer.close()
     through.proxy.revive()
