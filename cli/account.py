@@ -94,6 +94,8 @@ class Overfitting:
     """Epoch → how much worse validation was than training."""
     noted: bool
     """The monitor said so; False: found now, in the history."""
+    window: int
+    """Checks that were looked at each time."""
     since: int | None
     """The first of the epochs in a row, up to the last one, that overfitted; None: the last one did not."""
 
@@ -228,6 +230,7 @@ class Account:
             last=last,
             gaps=gaps,
             noted=bool(noted),
+            window=self._window(monitor) if noted else WINDOW,
             since=_since(gaps, set(seen)) if seen and seen[-1] == last else None,
         )
 
@@ -299,6 +302,11 @@ class Account:
                 value = check.judged
             if value is not None:
                 yield epoch, value, check
+
+    def _window(self, monitor: str) -> int:
+        """Return how many checks the monitor looks at; where no policy says, its default."""
+        specs = [] if self.policy is None else self.policy.monitors()
+        return next((spec.overfit_window for spec in specs if spec.key == monitor), WINDOW)
 
     def _watched(self, monitor: str, partner: str | None, mode: Mode) -> tuple[dict[int, float], tuple[int, ...]]:
         watch, gaps, seen = OverfittingWatch(mode, WINDOW), dict[int, float](), []

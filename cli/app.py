@@ -44,6 +44,25 @@ VERBS = {
 }
 """Each verb's name and the first sentence of its help."""
 
+ELSEWHERE = {
+    "check": "verify",
+    "clean": "gc",
+    "compare": "diff",
+    "copy": "export",
+    "cp": "export",
+    "download": "export",
+    "follow": "watch",
+    "import": "convert",
+    "info": "show",
+    "list": "ls",
+    "load": "export",
+    "prune": "gc",
+    "restore": "export",
+    "tail": "watch",
+    "why": "explain",
+}
+"""What other tools call it: the verb here."""
+
 NEEDED = {
     "rich": ("tables need rich; --json works without.", "cli"),
     "plotext": ("curves need plotext; --json works without.", "cli"),
@@ -68,7 +87,9 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the verb."""
         if cmd_name not in VERBS:
-            ctx.fail(f"no such verb '{printable(cmd_name)}'.{did_you_mean(cmd_name, VERBS)}")
+            other = ELSEWHERE.get(cmd_name)
+            meant = did_you_mean(cmd_name, VERBS) if other is None else f" Did you mean '{other}'?"
+            ctx.fail(f"no such verb '{printable(cmd_name)}'.{meant}")
         command: click.Command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
         return command
 

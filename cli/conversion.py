@@ -20,6 +20,14 @@ from . import converting, screen, words
 DEFAULT_SHARD = "5GB"
 DEFAULT_NAME = "model"
 
+_KERAS_KERNEL = "/kernel"
+"""Keras alone calls a weight so, by its path."""
+
+_KERAS_LAYOUT = (
+    "Names and layout are still Keras' own: a Dense kernel is (inputs, outputs), a Conv2D kernel (height, width, "
+    "inputs, outputs). A layer of PyTorch wants them the other way round."
+)
+
 
 class PlacedJson(TypedDict):
     """A file that was written."""
@@ -45,7 +53,7 @@ class ConvertJson(TypedDict):
     objects: dict[str, int]
     """The checkpoint's objects that were converted, and how many tensors each has in its file."""
     left_out: list[str]
-    """Sentences about what was not taken over, and why."""
+    """Sentences about what was not taken over, or not changed, and why."""
     files: list[PlacedJson]
     """What was written out of a run; empty where one was written into."""
 
@@ -96,6 +104,8 @@ def out(url: str, storage_options: Mapping[str, Any], target: str, settings: Map
     left_out = foreign_folder.left_out(checkpoint, name) if kind == "hf" else ()
     file = checkpoint.state().objects[name].file
     tensors = {} if file is None else checkpoint.manifest().artifacts[file].tensors or {}
+    if kind != "weights.h5" and any(path.endswith(_KERAS_KERNEL) for path in tensors):
+        left_out = (*left_out, _KERAS_LAYOUT)
     return _to_json(run.url, checkpoint, kind, {name: len(tensors)}, left_out=left_out, files=files)
 
 

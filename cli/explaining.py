@@ -197,7 +197,8 @@ def _overfits(found: Overfitting) -> Iterator[str]:
     if since is not None:
         before = f"; in epoch {since + 1} it was {_gap(found.gaps[since])}" if since in found.gaps else ""
         at = f"since epoch {since + 1}" if since != found.last else f"as of epoch {since + 1}"
-        yield f"It overfits {at}{how}: {found.monitor} gets worse while {partner} gets better."
+        over = f", each time over {words.count(found.window, 'check')}"
+        yield f"It overfits {at}{how}: {found.monitor} gets worse while {partner} gets better{over}."
         yield f"{now}{before if since != found.last else ''}."
         return
     if found.seen:
@@ -226,8 +227,16 @@ def _saves(run: Account) -> list[str]:
     if not run.has_notes:
         return [f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there."]
     decided = [note for epoch in run.epochs.values() for note in epoch.notes]
-    begun = sum(note.checkpoint is not None for note in decided)
-    lines = [f"{words.count(begun, 'save')} began; {held} {'is' if len(run.checkpoints) == 1 else 'are'} there now."]
+    begun = [note.checkpoint for note in decided if note.checkpoint is not None]
+    ended = sum(name in run.saved or name in run.by_name for name in begun)
+    well = "and" if ended == len(begun) else f"and {ended:,}"
+    there = f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there now"
+    lines = [f"{words.count(len(begun), 'save')} began {well} ended well; {there}."]
+    if run.retired_by:
+        kept = keeps(run.policy)
+        why = "" if kept is None else f", as the policy keeps {kept}"
+        deleted = words.count(len(run.retired_by), "checkpoint")
+        lines.append(f"{deleted} {'was' if len(run.retired_by) == 1 else 'were'} deleted{why}.")
     busy = sum(note.busy for note in decided)
     if busy:
         lines.append(f"{words.count(busy, 'save')} that came due while the one before was being written: left out.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ..storage.layout import weights_name, whole_name
 from ..storage.notes import Check, Decided
 from . import words
 from .account import Account, Epoch
@@ -110,11 +111,7 @@ def _saved(run: Account, epoch: Epoch, now: float) -> Iterator[str]:
     for note in epoch.notes:
         yield from _save(run, epoch, note, now)
     known = {note.checkpoint for note in epoch.notes}
-    others = [
-        info
-        for info in run.checkpoints
-        if run.epoch_of(info) is epoch and info.name.removesuffix("-weights") not in known
-    ]
+    others = [info for info in run.checkpoints if run.epoch_of(info) is epoch and whole_name(info.name) not in known]
     for info in others:
         why = words.listed([reason(word, None, ()) for word in info.reasons])
         yield f"Checkpoint {info.name} (number {info.sequence}) was saved at step {info.step:,}, as {why}."
@@ -174,7 +171,7 @@ def _became(run: Account, name: str) -> Iterator[str]:
 
 def _kept(run: Account, name: str) -> Iterator[str]:
     """Yield whether a checkpoint is there and why, or when it was deleted and why; the weights kept apart, too."""
-    weights = run.by_name.get(f"{name}-weights")
+    weights = run.by_name.get(weights_name(name))
     if weights is not None:
         kept = run.kept_as(weights)
         stay = f", kept as {words.listed(kept)}" if kept else ""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..storage.layout import whole_name
 from ..storage.manifest import CheckpointInfo, Score, todays_scores
 from ..storage.notes import Decided
 from ..storage.run import best_of, newest_complete
@@ -71,7 +72,7 @@ def _is_left(
     info: CheckpointInfo, decided: Collection[str | None] | None, logged: Mapping[int, Mapping[str, float]]
 ) -> bool:
     if decided:
-        return info.name.removesuffix("-weights") not in decided
+        return whole_name(info.name) not in decided
     if info.epoch is None or info.epoch not in logged:
         return bool(info.metrics)
     return not _agree(info.metrics, logged[info.epoch])

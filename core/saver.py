@@ -14,7 +14,7 @@ from ..errors import StorageError
 from ..storage import progress, statefile
 from ..storage.backend import Backend
 from ..storage.commit import BytesDraft, Draft, LinkDraft
-from ..storage.layout import STATE_FILE, checkpoint_name, data_key
+from ..storage.layout import STATE_FILE, checkpoint_name, data_key, weights_name
 from ..storage.manifest import Artifact, CheckpointInfo, Manifest, Score
 from ..storage.run_writer import RunWriter
 from .arriving import BrokenOffError
@@ -151,7 +151,7 @@ class Saver:
 
     def _commit_weights(self, request: SaveRequest, part: Snapshot, parent: int | None) -> Mapping[str, Artifact]:
         """Commit the weights by themselves, so that the best can stay when the complete checkpoint goes."""
-        name = _weights_name(request)
+        name = weights_name(request.name)
         artifacts = self._write(name, part, request.training, part.files)
         self._commit(request, name, uuid.uuid4().hex, artifacts, parent, complete=False)
         return artifacts
@@ -222,14 +222,10 @@ class Saver:
 
 def _linked(request: SaveRequest, snapshot: Snapshot, weights: Mapping[str, Artifact]) -> list[Draft]:
     """Return the files of a snapshot, and links in place of those that its weights were committed with."""
-    name = _weights_name(request)
+    name = weights_name(request.name)
     return [
         LinkDraft(file=draft.file, source=data_key(name, draft.file), artifact=weights[draft.file])
         if draft.file in weights
         else draft
         for draft in snapshot.files
     ]
-
-
-def _weights_name(request: SaveRequest) -> str:
-    return f"{request.name}-weights"

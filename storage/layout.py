@@ -23,6 +23,7 @@ TENSOR_SUFFIX = ".safetensors"
 TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are being written or were left by a crash; nobody reads them."""
 
+_WEIGHTS = "-weights"
 _CHECKPOINT = re.compile(r"(?=epoch-|step-)(?:epoch-(\d{3,})_)?(?:step-(\d{6,})_)?[0-9a-f]{6}(?:-[a-z]+)?")
 _COMMIT = re.compile(r"commits/([0-9]{8,})\.json")
 _TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{32}")
@@ -46,6 +47,16 @@ def checkpoint_place(name: str) -> tuple[int | None, int] | None:
     """
     match = _CHECKPOINT.fullmatch(name)
     return None if match is None else (int(match[1]) - 1 if match[1] else None, int(match[2] or 0))
+
+
+def weights_name(name: str) -> str:
+    """Return what a checkpoint's weights are called where they are kept by themselves, too."""
+    return name + _WEIGHTS
+
+
+def whole_name(name: str) -> str:
+    """Return the name of the checkpoint that one of `weights_name` was saved with; any other name as it is."""
+    return name.removesuffix(_WEIGHTS)
 
 
 def data_prefix(name: str) -> str:

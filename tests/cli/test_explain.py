@@ -102,15 +102,28 @@ def test_the_story_of_a_run(keepbest, told):
         "as the policy saves every epoch and val_loss improved. It is kept as the best by val_loss."
     )
     overfitting = sentences(said, "Overfitting")
-    assert overfitting[0] == "It overfits since epoch 9: val_loss gets worse while train_loss gets better."
+    assert overfitting[0] == (
+        "It overfits since epoch 9: val_loss gets worse while train_loss gets better, each time over 5 checks."
+    )
     assert overfitting[1] == (
         "val_loss is 0.776667 worse than train_loss in epoch 12; in epoch 9 it was 0.478889 worse."
     )
     assert sentences(said, "End")[0].startswith(
         "Patience ended it: val_loss did not improve for 6 checks since epoch 6. That was "
     )
-    assert sentences(said, "Saves") == ["12 saves began; 3 checkpoints are there now."]
+    assert sentences(said, "Saves") == [
+        "12 saves began and ended well; 3 checkpoints are there now.",
+        "9 checkpoints were deleted, as the policy keeps the best one by val_loss, and the last 2.",
+    ]
     assert sentences(said, "Policy")[2] == "Stops after 6 checks of val_loss without improvement."
+
+
+def test_overfitting_is_told_with_the_checks_it_was_seen_over(keepbest, tmp_path):
+    """The policy says how many; fewer see it sooner."""
+    url = overfitted(str(tmp_path / "run"), overfit_window=3)
+    assert sentences(keepbest("explain", url), "Overfitting")[0] == (
+        "It overfits since epoch 8: val_loss gets worse while train_loss gets better, each time over 3 checks."
+    )
 
 
 def test_an_epoch_that_is_the_best(keepbest, told):
@@ -260,7 +273,9 @@ def test_a_save_that_failed(keepbest, tmp_path):
     said = keepbest("explain", tmp_path)
     (passed,) = sentences(said, "Passed over")
     assert passed.startswith("Epoch 2, with val_loss 0.1, looked better and is not the best: its save failed (")
-    assert any(line.startswith("The save of ") for line in sentences(said, "Saves"))
+    saves = sentences(said, "Saves")
+    assert saves[0] == "2 saves began and 1 ended well; 1 checkpoint is there now."
+    assert saves[1].startswith("The save of ")
     saved = sentences(keepbest("explain", tmp_path, "--epoch", "2"), "Saved")
     assert saved[0].startswith("A save of checkpoint epoch-002_")
     assert saved[1].startswith("That save failed: ")
@@ -442,7 +457,8 @@ def test_a_run_without_notes(keepbest, tmp_path):
     assert sentences(said, "Best")[0] == "The best by val_loss (lower is better) is epoch 2: 0.5."
     assert "It is kept as the best by val_loss." in sentences(said, "Best")[2]
     assert sentences(said, "Overfitting")[0] == (
-        "It overfits since epoch 6 (found now, in the history): val_loss gets worse while train_loss gets better."
+        "It overfits since epoch 6 (found now, in the history): val_loss gets worse while train_loss gets better, "
+        "each time over 5 checks."
     )
     assert sentences(said, "End") == ["Whether and why it ended is not known; the last row was logged 1 min ago."]
     assert keepbest("explain", url, "--json").json["notes"] is False

@@ -38,10 +38,12 @@ def test_help_of_a_verb_opens_with_its_sentence_and_ends_with_an_example(keepbes
 
 
 def test_unknown_verb_is_wrong_usage_with_a_suggestion(keepbest):
-    """A mistyped verb is answered with the one that was meant."""
-    said = keepbest("verifi", "somewhere")
-    assert (said.code, said.out) == (2, "")
-    assert "Did you mean 'verify'?" in said.err
+    """A mistyped verb, or what other tools call it, is answered with the one that was meant."""
+    for word, meant in {"verifi": "verify", "restore": "export", "list": "ls"}.items():
+        said = keepbest(word, "somewhere")
+        assert (said.code, said.out) == (2, "")
+        assert f"Did you mean '{meant}'?" in said.err
+    assert set(app.ELSEWHERE.values()) <= set(app.VERBS)
 
 
 @pytest.mark.parametrize("verb", ["ls", "show", "explain", "verify", "gc", "plot", "watch"])

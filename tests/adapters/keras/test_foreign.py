@@ -112,6 +112,17 @@ def test_a_run_of_keras_becomes_weights_that_the_model_loads(convert, model, val
     same(values(other.weights), values(model.weights))
 
 
+@pytest.mark.parametrize(("target", "says"), [("out.pth", True), ("out/", True), ("out.weights.h5", False)])
+def test_who_gets_the_tensors_of_keras_is_told_how_they_lie(convert, model, tmp_path, target, says):
+    """A layer of PyTorch does not take them as they are; a file of Keras is no place to say so."""
+    with Checkpointer(str(tmp_path / "run"), CheckpointPolicy(), model=model) as ckpt:
+        ckpt.log(loss=1.0)
+    model.save(tmp_path / "model.keras")
+    words = () if says else ("--model", tmp_path / "model.keras")
+    code, out, _ = convert(tmp_path / "run", f"{tmp_path}/{target}", *words)
+    assert (code, "a Dense kernel is (inputs, outputs)" in " ".join(out.split())) == (0, says)
+
+
 def test_the_wrong_model_is_an_error_that_lists_the_differences(convert, make, model, tmp_path):
     """Nothing is written."""
     with Checkpointer(str(tmp_path / "run"), CheckpointPolicy(), model=model) as ckpt:
