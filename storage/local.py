@@ -95,8 +95,8 @@ class LocalBackend:
         self._unsynced = UnsyncedFiles()
         self._appenders: list[LocalAppender] = []
         self._unsettled: set[str] = set()
-        self._found: set[str] = set()
-        """Folders that were there before us; the names of those above them are made durable once more."""
+        self._known: set[str] = set()
+        """Folders that we made, or found and whose names, and those of the folders above, we made durable once more."""
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._told_of_links = False
@@ -274,6 +274,8 @@ class LocalBackend:
             with contextlib.suppress(OSError):  # not empty, or gone already
                 os.rmdir(folder)
                 self._changed(folder)
+                with self._lock:
+                    self._known.discard(folder)
 
     def copy(self, source: str, target: str) -> None:
         """Hard-link, or copy where the file system cannot link."""
@@ -394,15 +396,16 @@ class LocalBackend:
     def _make_folder(self, folder: str) -> None:
         with self._lock:  # a thread that finds the folder made must find it in the list to be settled, too
             missing = folder
-            parents = set()
+            parents, made = set(), set()
             while not os.path.isdir(missing):
+                made.add(missing)
                 missing = os.path.dirname(missing)
                 parents.add(missing)
             with self._translated(folder, "create"):
                 os.makedirs(folder, exist_ok=True)
-            if missing not in self._found:  # who made it may have been killed before its name was durable
-                self._found.add(missing)
+            if missing not in self._known:  # who made it may have been killed before its name was durable
                 parents.update(writable_above(missing))
+            self._known |= {missing, *made}
             self._unsettled |= parents
 
     def _changed(self, path: str) -> None:

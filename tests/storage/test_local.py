@@ -210,10 +210,11 @@ def test_folders_that_a_killed_process_made_are_durable_with_the_first_save(tmp_
     for folder in ("deep/er/run/checkpoints", "deep/er/run", "deep/er", "deep", "."):
         assert kernel.index("fsync", tmp_path / folder)
     kernel.calls.clear()
-    backend.put("checkpoints/d/a", [b"x"])
+    for file in "ab":
+        backend.put(f"checkpoints/d/{file}", [b"x"])
     backend.settle()
-    folders = {path for name, path in kernel.calls if name == "fsync"}
-    assert str(tmp_path / "deep") not in folders
+    folders = {path for name, path in kernel.calls if name == "fsync" and Path(path).is_dir()}
+    assert folders == {f"{backend.url}/checkpoints/d", f"{backend.url}/checkpoints"}
 
 
 def test_a_crash_while_publishing_leaves_nothing_in_the_folder_of_the_user(backend, monkeypatch, tmp_path):
