@@ -8,8 +8,6 @@ objects, and cache listings.
 from __future__ import annotations
 
 import base64
-import contextlib
-import functools
 import os
 import time
 import zlib
@@ -22,18 +20,15 @@ from . import event_loop
 from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
 from .client import Source, Upload
-from .options import check_known
-from .remote_errors import Secrets, text_of
+from .remote_errors import Secrets
 from .s3_errors import translate
-from .sockets import Sockets, send_once
+from .s3_filesystem import filesystem
 from .transfer import TransferSettings
 
 T = TypeVar("T")
 
 _SCHEMES = ("s3", "s3a")
 _READ = 1 << 20
-_SESSION = ("profile", "session_vars", "event_hooks", "include_builtin_handlers")
-"""What s3fs hands on to the session of aiobotocore."""
 _MARKS = ("KeyMarker", "UploadIdMarker")
 """Where the next page of a listing of uploads begins; the answers have them with "Next" in front."""
 _PART = ("ETag", "ChecksumCRC32")
@@ -60,100 +55,15 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
         raise ConfigError(f"{url} names no bucket. Give s3://bucket/run.")
     clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
     scheme = _SCHEMES[0]  # one name for one place
-    _filesystem(options, settings)  # what is wrong with the options is said at once
+    filesystem(options, settings)  # what is wrong with the options is said at once
 
     def connect(bucket: str) -> S3Client:
-        filesystem = _filesystem(options, settings)
+        made = filesystem(options, settings)
         if obstore_client.serves(settings.client, options):
-            return obstore_client.ObstoreClient(scheme, bucket, filesystem, settings)
-        return S3Client(scheme, bucket, filesystem)
+            return obstore_client.ObstoreClient(scheme, bucket, made, settings)
+        return S3Client(scheme, bucket, made)
 
     return BucketBackend(f"{scheme}://{clean}", connect, settings, _SCHEMES, delta=True)
-
-
-def _filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
-    try:
-        import s3fs  # noqa: PLC0415 - an extra, and half a second to import
-    except ImportError as error:
-        raise ConfigError("s3:// needs s3fs. Install it: pip install 'keepbest[s3]'.") from error
-    config = {
-        "max_pool_connections": settings.connections + 4,
-        "retries": {"total_max_attempts": 1},  # ours, with a deadline
-        "connect_timeout": min(5.0, settings.idle),
-        "read_timeout": settings.idle,
-        "response_checksum_validation": "when_required",  # every byte is checked against the manifest
-        "http_session_cls": _session_class(),
-        **_connector({"socket_factory": Sockets(settings.idle)}),
-    }
-    check_known(s3fs.S3FileSystem, options, _SESSION)
-    asked = {"skip_instance_cache": True, **options}  # the one of before has the credentials of before
-    config |= asked.pop("config_kwargs", None) or {}
-    try:
-        if "session" not in asked:
-            asked["session"] = _session({name: asked.pop(name) for name in _SESSION if name in asked})
-        return s3fs.S3FileSystem(**asked, config_kwargs=config)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ConfigError(
-            f"storage_options do not fit s3fs: {text_of(error, Secrets('', options).hide)}. Correct that one, "
-            "or leave it out; docs/buckets.md says what there is."
-        ) from None
-
-
-def _session(options: Mapping[str, Any]) -> Any:
-    """Return a session that knows the services already, which is most of what a new client takes, and reads times fast.
-
-    botocore guesses how a time is written: that is three quarters of what a page of a listing takes (80 ms of 106).
-    """
-    from aiobotocore.session import AioSession  # noqa: PLC0415 - comes with s3fs
-    from botocore.exceptions import ProfileNotFound  # noqa: PLC0415 - likewise
-
-    made = AioSession(**options)
-    with contextlib.suppress(ProfileNotFound):  # said with the first request, as everything about credentials
-        made.register_component("data_loader", _loader(made.get_config_variable("data_path")))
-    made.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_time)
-    return made
-
-
-def _time(value: Any) -> datetime:
-    """Read a time of an answer: as S3 writes it in its XML, or in any other way."""
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        from botocore.utils import parse_timestamp  # noqa: PLC0415 - comes with s3fs
-
-        found: datetime = parse_timestamp(value)
-        return found
-
-
-@functools.cache
-def _loader(data_path: str | None) -> Any:
-    from botocore.loaders import create_loader  # noqa: PLC0415 - comes with s3fs
-
-    return create_loader(data_path)
-
-
-@functools.cache
-def _session_class() -> Any:
-    from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415 - comes with s3fs
-
-    class Session(AIOHTTPSession):  # type: ignore[misc]
-        async def _get_session(self, *arguments: Any) -> Any:
-            session = await super()._get_session(*arguments)
-            send_once(session)
-            return session
-
-    return Session
-
-
-def _connector(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    from aiobotocore.config import AioConfig  # noqa: PLC0415 - comes with s3fs
-    from botocore.exceptions import ParamValidationError  # noqa: PLC0415 - likewise
-
-    try:
-        AioConfig(connector_args=dict(arguments))
-    except ParamValidationError:  # an older one, that lets nobody make its sockets
-        return {}
-    return {"connector_args": arguments}
 
 
 class S3Client:

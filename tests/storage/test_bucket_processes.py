@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
+import fsspec
 import numpy as np
 import pytest
 from contracts import http_faults, stores
@@ -64,6 +66,23 @@ def test_a_run_that_is_let_go_takes_its_connections_with_it(store):
     while descriptors() > held[0] + 5 and time.monotonic() < until:
         time.sleep(0.05)
     assert descriptors() <= held[0] + 5, held
+
+
+def test_whoever_collects_clients_does_not_wait_for_the_loop(store, monkeypatch):
+    """Python collects garbage in any thread, also in one that the loop waits for: nobody waits for the loop in turn."""
+    for number in range(2):
+        backend = open_backend(store.url, store.options)
+        backend.put(f"small-{number}", [b"x"])
+        client, backend.itself = weakref.ref(backend._client), backend
+    del backend
+    held, waits = threading.Event(), []
+    fsspec.asyn.get_loop().call_soon_threadsafe(held.wait, 30)
+    for module in (fsspec.asyn, sys.modules.get("s3fs.core"), sys.modules.get("gcsfs.core")):
+        if hasattr(module, "sync"):
+            monkeypatch.setattr(module, "sync", lambda *asked, **_: waits.append(asked))
+    gc.collect()
+    held.set()
+    assert (client(), waits) == (None, [])
 
 
 FORK = """

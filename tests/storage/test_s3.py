@@ -10,7 +10,7 @@ from contracts.backend_contract import BackendContract
 
 from keepbest.errors import CredentialsError
 from keepbest.storage.backend import open_backend
-from keepbest.storage.s3 import _time
+from keepbest.storage.s3_filesystem import _time
 
 
 class TestS3(BackendContract):
