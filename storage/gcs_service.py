@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import functools
 import os
-import threading
 import weakref
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError, CredentialsError
 from . import retry
+from .event_loop import close_behind
 from .options import check_known
 from .remote_errors import Secrets, text_of
 from .sockets import Sockets, send_once
@@ -149,8 +149,7 @@ def _renew(credentials: Any, idle: float) -> None:
 
 
 def _close(loop: asyncio.AbstractEventLoop, session: Any) -> None:
-    """Close a session, from whichever thread lets go of it, at exit too."""
-    with contextlib.suppress(RuntimeError, TimeoutError):  # a loop that has stopped, or is stopping
-        closing = asyncio.run_coroutine_threadsafe(session.close(), loop)
-        if getattr(loop, "_thread_id", None) != threading.get_ident():
-            closing.result(timeout=0.5)
+    """Close a session behind whoever lets go of it; when the program ends, before it has ended."""
+    if not close_behind(loop, session.close) and loop.is_running():
+        with contextlib.suppress(RuntimeError, TimeoutError):  # the loop is stopping
+            asyncio.run_coroutine_threadsafe(session.close(), loop).result(timeout=0.5)

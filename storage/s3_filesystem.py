@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import threading
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from ..errors import ConfigError
+from .event_loop import close_behind
 from .options import check_known
 from .remote_errors import Secrets, text_of
 from .sockets import Sockets, send_once
@@ -22,9 +22,6 @@ from .transfer import TransferSettings
 
 _SESSION = ("profile", "session_vars", "event_hooks", "include_builtin_handlers")
 """What s3fs hands on to the session of aiobotocore."""
-
-_closing: set[asyncio.Task[None]] = set()
-"""Held here, as a loop holds its tasks only weakly."""
 
 
 def filesystem(options: Mapping[str, Any], settings: TransferSettings) -> Any:
@@ -124,25 +121,8 @@ def _filesystem_class() -> Any:
     class FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
         @staticmethod
         def close_session(loop: asyncio.AbstractEventLoop | None, s3: Any) -> None:
-            """Close behind whoever collects this one, which may be a thread that the loop waits for.
-
-            s3fs waits for the loop, a second for each. When the program ends, it may: nobody would close then.
-            """
-            if loop is None or not loop.is_running() or not threading.main_thread().is_alive():
+            """Close behind whoever collects this one. s3fs waits for the loop, a second for each."""
+            if loop is None or not close_behind(loop, functools.partial(s3.__aexit__, None, None, None)):
                 s3fs.S3FileSystem.close_session(loop, s3)
-                return
-            with contextlib.suppress(RuntimeError):  # the loop was closed just now
-                loop.call_soon_threadsafe(_begin_to_close, s3)
 
     return FileSystem
-
-
-def _begin_to_close(s3: Any) -> None:
-    task = asyncio.get_running_loop().create_task(_close(s3))
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
-
-
-async def _close(s3: Any) -> None:
-    with contextlib.suppress(Exception):  # nobody is there to be told
-        await s3.__aexit__(None, None, None)
