@@ -118,7 +118,7 @@ def _full() -> list[Part]:
         title=GIBIBYTE,
         model=GIBIBYTE,
         cases=gibibyte,
-        turns=(Turn("size", 1, (KEEPBEST,)), Turn("save", 5, gibibyte)),
+        turns=(Turn("size", 1, (KEEPBEST,)), Turn("save", 9, gibibyte)),
     )
     saves = Part(
         title=MANY,
@@ -186,7 +186,7 @@ def measure_keras(folder: Path, *, quick: bool) -> Found:
     """Let the callbacks take turns."""
     names = (KERAS_BEST,) if quick else tuple(KERAS)
     made = {name: (KerasMeasurements, (KERAS[name], KERAS_MB)) for name in names}
-    turns = (Turn("fit", 2 if quick else 5, names), Turn("fit", 2 if quick else 5, (KERAS_BEST,)))
+    turns = (Turn("fit", 2 if quick else 5, names), Turn("fit", 2 if quick else 15, (KERAS_BEST,)))
     return _measured(KERAS_PART, made, turns, folder)
 
 

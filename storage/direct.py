@@ -280,64 +280,74 @@ class _Disk:
     def __init__(self, fd: int, make_room: MakeRoom) -> None:
         self._fd = os.dup(fd)
         self._make_room = make_room
-        self._jobs: queue.Queue[tuple[memoryview, int, object, mmap.mmap | None] | None] = queue.Queue(_WAITING)
+        self._jobs: queue.SimpleQueue[tuple[memoryview, int, object, mmap.mmap | None] | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_WAITING)
         self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         self._made = 0
         self._error: BaseException | None = None
         self._stopped = False
         self._begun, self._ended = threading.Event(), threading.Event()
         try:
-            self._start()
+            _thread.start_new_thread(self._run, ())  # `Thread.start` waits until it has begun, if need be for ever
         except BaseException:
             os.close(self._fd)
             raise
-
-    def _start(self) -> None:
-        """Start the thread; `Thread.start` waits for ever for one that has no memory to begin with."""
-        _thread.start_new_thread(self._run, ())
-        if not self._begun.wait(_PATIENCE):
-            self._stopped = True
-            self._jobs.put(None)
-            raise MemoryError("the thread that writes to the disk could not begin")
 
     def send(self, data: memoryview, offset: int, owners: object, bounce: mmap.mmap | None) -> None:
         """Have `data` written at `offset`, soon.
 
         Raises:
-            OSError: something before could not be written.
+            OSError: something before could not be written; MemoryError: the thread cannot begin.
         """
+        if not self._room.acquire(blocking=False):
+            self._await_begin()
+            self._room.acquire(blocking=self._error is None)
         if self._error is not None:
             raise self._error
         self._jobs.put((data, offset, owners, bounce))
 
     def bounce(self) -> mmap.mmap:
-        """Return a buffer that begins on a page; two are used by turns."""
+        """Return a buffer that begins on a page; two are used by turns.
+
+        Raises:
+            MemoryError: the thread cannot begin.
+        """
         if self._made < 2:  # noqa: PLR2004 - one is filled while the other is written
             self._made += 1
             return pages(_BOUNCE)
+        self._await_begin()
+        if not self._begun.is_set() and self._error is not None:
+            raise self._error
         return self._free.get()
 
     def end(self, *, write: bool) -> None:
         """End the thread, after it wrote what waits, or at once.
 
         Raises:
-            OSError: with `write`, something could not be written.
+            OSError: with `write`, something could not be written; MemoryError: likewise, the thread cannot begin.
         """
         self._stopped |= not write
-        if not self._ended.is_set():
-            self._jobs.put(None)
+        self._jobs.put(None)
+        self._await_begin()
+        if self._begun.is_set():
             self._ended.wait()
         if write and self._error is not None:
             raise self._error
 
     def close(self) -> None:
         """Let go of the file, unless an interruption left the thread at work on it."""
-        if self._ended.is_set():
+        if self._ended.is_set() or (self._stopped and not self._begun.is_set()):
             os.close(self._fd)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write all of it, in the calling thread, by whatever way is left."""
         _write_at(self._fd, data, offset, self._make_room)
+
+    def _await_begin(self) -> None:
+        """Wait for the thread to begin. One that has no memory to begin with never does, and nobody says so."""
+        if not self._begun.wait(_PATIENCE if self._error is None else 0):
+            self._stopped = True  # should it begin after all, it writes nothing
+            self._error = MemoryError("the thread that writes to the disk could not begin")
 
     def _run(self) -> None:
         self._begun.set()
@@ -356,6 +366,7 @@ class _Disk:
                     self._error = error
             if bounce is not None:
                 self._free.put(bounce)
+            self._room.release()
 
 
 def _write_at(fd: int, data: memoryview, offset: int, make_room: MakeRoom) -> None:

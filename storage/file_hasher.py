@@ -13,7 +13,7 @@ from .digest import Hasher, digest, finish
 Offsets = Mapping[str, tuple[int, int]]
 """Name → begin and end in the data, in the order of the file."""
 
-PIECE = 512 << 10
+PIECE = 256 << 10
 """Bytes that are hashed at a time, for two digests: what was read for the first is in the cache for the second."""
 _GAP = 1 << 20
 

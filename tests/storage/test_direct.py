@@ -176,6 +176,24 @@ def test_the_last_write_may_fail_too(backend, monkeypatch, tail):
     assert backend.list("") == []
 
 
+@pytest.mark.parametrize("lies", ["small", "on pages", "anywhere"])
+def test_a_thread_that_cannot_begin_is_an_error(backend, monkeypatch, lies):
+    """Where there is no memory for a thread to begin with, a save fails; begins it after all, it writes nothing."""
+    memory = memoryview(mmap.mmap(-1, 10 * direct._PIECE))
+    streams = {"small": [memory[: 2 << 20]], "on pages": [memory], "anywhere": [memory[1:]]}
+    late, plain, written = [], os.pwrite, []
+    monkeypatch.setattr(direct, "_PATIENCE", 0.05)
+    monkeypatch.setattr(direct._thread, "start_new_thread", lambda run, _: late.append(run))
+    monkeypatch.setattr(os, "pwrite", lambda *asked: written.append(asked) or plain(*asked))
+    before = state_of_process()
+    with pytest.raises(MemoryError, match="could not begin"):
+        backend.put("checkpoints/c/a", Stream(streams[lies]))
+    for run in late:
+        run()
+    assert (backend.list(""), written, len(late)) == ([], [], 1)
+    assert state_of_process() == before
+
+
 def test_writes_that_are_cut_short_go_on(backend, monkeypatch):
     """The kernel may take a part of a write: the rest follows."""
     plain = os.pwrite

@@ -50,11 +50,11 @@ def test_whoever_feeds_it_the_digests_are_the_same(sizes, cuts, by):
 
 def test_a_small_gap_is_taken_along_and_a_large_one_is_left():
     """What is offered behind bytes that were there before comes with them; but nobody hashes for others for long."""
-    data, offsets = file([1000, 4 * PIECE])
+    data, offsets = file([1000, 8 * PIECE])
     hasher = FileHasher(HEADER, offsets)
     hasher.offer(data[:2000], 1000)
     assert hasher.taken == 2000
-    hasher.offer(data, 2001 + 2 * PIECE)
+    hasher.offer(data, 2001 + 4 * PIECE)
     assert hasher.taken == 2000
     hasher.offer(data[:1500], 1000)  # there already
     assert hasher.taken == 2000
