@@ -23,6 +23,9 @@ _LARGEST = 256 << 20
 UNINDEXED = 64
 """A new index is written when this many commits stand in none."""
 
+_LOOKS = 10
+"""How often it is looked at a run whose commits go, each time, before they are read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
@@ -60,7 +63,19 @@ def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
 
     With `trusted` no index is believed, and a commit that is not signed is among the damaged ones. Cost: one listing,
     two reads for each commit.
+
+    A commit that is retired while we look made room for one that came after our listing: then we look again, or a run
+    that keeps one checkpoint would seem to hold none.
     """
+    for _ in range(_LOOKS):
+        found, gone = _look(backend, trusted)
+        if not gone:
+            break
+    return found
+
+
+def _look(backend: Backend, trusted: Trusted | None) -> tuple[Listing, bool]:
+    """Return what is there, and whether a commit was listed and gone when it was to be read."""
     commits: dict[int, Entry] = {}
     indexes: list[Entry] = []
     for entry in backend.list(COMMITS):
@@ -72,7 +87,7 @@ def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
     known = _read_index(backend, indexes[-1]) if indexes and trusted is None else {}
     found: list[CheckpointInfo] = []
     damaged: list[tuple[int, DamagedError]] = []
-    hits = 0
+    hits, gone = 0, False
     for sequence, entry in sorted(commits.items()):
         record = known.get(sequence)
         if record is not None and record.manifest_bytes == entry.size:
@@ -84,16 +99,17 @@ def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
                 raise DamagedManifestError(f"{backend.url}/{entry.key}", f"it has {entry.size:,} bytes")
             found.append(info(read_manifest(backend, sequence, trusted)))
         except ObjectNotFoundError:  # retired since we listed
-            continue
+            gone = True
         except DamagedError as error:
             damaged.append((sequence, error))
-    return Listing(
+    listing = Listing(
         checkpoints=tuple(found),
         damaged=tuple(damaged),
         indexed=hits,
         index_keys=tuple(entry.key for entry in indexes),
         sizes={sequence: entry.size for sequence, entry in commits.items()},
     )
+    return listing, gone
 
 
 def read_manifest(backend: Backend, sequence: int, trusted: Trusted | None = None) -> Manifest:

@@ -242,6 +242,40 @@ def test_a_commit_that_goes_while_we_look_is_gone(backend):
     assert listing.damaged == ()
 
 
+class Training(CountingBackend):
+    """Each time somebody has listed the commits, another one is made, and then the one before it retired."""
+
+    def __init__(self, run, saves):
+        super().__init__(run.backend)
+        self._run, self._left = run, saves
+
+    def _call(self, name, *args):
+        found = super()._call(name, *args)
+        if name == "list" and self._left:
+            self._left -= 1
+            facts = self._run.save()
+            self.inner.delete([commit_key(facts.sequence - 1)])
+        return found
+
+
+def test_a_run_that_keeps_one_checkpoint_never_seems_empty(backend):
+    """Who looks while one checkpoint takes the place of another sees one of the two."""
+    run = SmallRun(backend)
+    run.save()
+    looking = Training(run, saves=3)
+    assert [one.sequence for one in read_listing(looking).checkpoints] == [4]
+    assert looking.calls["list"] == 4
+
+
+def test_who_looks_at_a_run_that_never_rests_comes_to_an_end(backend):
+    """A training that commits faster than anybody reads does not keep a reader for ever."""
+    run = SmallRun(backend)
+    run.save()
+    looking = Training(run, saves=100)
+    assert read_listing(looking).damaged == ()
+    assert looking.calls["list"] <= 20
+
+
 # ── the pointer to the best ──────────────────────────────────────────────────────────────────────────────────────────
 
 
