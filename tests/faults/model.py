@@ -45,7 +45,7 @@ STEPS = 40
 def measure(folder: Path, *, sample: bool, seed: int) -> Iterator[Tally]:
     """Draw histories in each scenario; a fault is a death at some call, or between two."""
     for scenario in SCENARIOS:
-        yield live_through(scenario, folder, examples=max(3, scenario.examples // 8) if sample else None, seed=seed)
+        yield live_through(scenario, folder, examples=max(4, scenario.examples // 8) if sample else None, seed=seed)
 
 
 def live_through(scenario: Scenario, folder: Path, *, examples: int | None = None, seed: int = 0) -> Tally:
