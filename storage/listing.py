@@ -68,14 +68,14 @@ def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
     that keeps one checkpoint would seem to hold none.
     """
     for _ in range(_LOOKS):
-        found, gone = _look(backend, trusted)
-        if not gone:
+        listing = _look(backend, trusted)
+        if len(listing.checkpoints) + len(listing.damaged) == len(listing.sizes):
             break
-    return found
+    return listing
 
 
-def _look(backend: Backend, trusted: Trusted | None) -> tuple[Listing, bool]:
-    """Return what is there, and whether a commit was listed and gone when it was to be read."""
+def _look(backend: Backend, trusted: Trusted | None) -> Listing:
+    """Return what is there; a commit that was listed, and gone when it was to be read, has a size only."""
     commits: dict[int, Entry] = {}
     indexes: list[Entry] = []
     for entry in backend.list(COMMITS):
@@ -87,7 +87,7 @@ def _look(backend: Backend, trusted: Trusted | None) -> tuple[Listing, bool]:
     known = _read_index(backend, indexes[-1]) if indexes and trusted is None else {}
     found: list[CheckpointInfo] = []
     damaged: list[tuple[int, DamagedError]] = []
-    hits, gone = 0, False
+    hits = 0
     for sequence, entry in sorted(commits.items()):
         record = known.get(sequence)
         if record is not None and record.manifest_bytes == entry.size:
@@ -99,17 +99,16 @@ def _look(backend: Backend, trusted: Trusted | None) -> tuple[Listing, bool]:
                 raise DamagedManifestError(f"{backend.url}/{entry.key}", f"it has {entry.size:,} bytes")
             found.append(info(read_manifest(backend, sequence, trusted)))
         except ObjectNotFoundError:  # retired since we listed
-            gone = True
+            continue
         except DamagedError as error:
             damaged.append((sequence, error))
-    listing = Listing(
+    return Listing(
         checkpoints=tuple(found),
         damaged=tuple(damaged),
         indexed=hits,
         index_keys=tuple(entry.key for entry in indexes),
         sizes={sequence: entry.size for sequence, entry in commits.items()},
     )
-    return listing, gone
 
 
 def read_manifest(backend: Backend, sequence: int, trusted: Trusted | None = None) -> Manifest:
