@@ -8,9 +8,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PEERS  := $(VENV)/.peers
+CASES  := 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-bucket test test-all test-fast tensorflow browser lint format docs bench bench-quick bench-bucket faults \
+.PHONY: help demo demo-bucket test test-all test-fast tensorflow programs lint format docs bench bench-quick bench-bucket faults fuzz \
   release-check clean
 
 help:            ## show this
@@ -32,13 +33,14 @@ demo: $(READY)   ## train on real images, interrupt, resume, load the best witho
 demo-bucket: $(READY)   ## the same in a bucket, on an S3 server that it starts and ends
 	@$(BIN)/python examples/demo_bucket.py
 
-test: lint browser $(READY)   ## everything CI runs: lint, types, tests (Keras' slow kill tests on the TensorFlow backend only)
+test: lint programs $(READY)   ## everything CI runs: lint, types, tests (Keras' slow kill tests on the TensorFlow backend only)
 	@$(BIN)/python -m pytest -q -n 2 --ignore tests/adapters/keras --ignore tests/adapters/tensorflow
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target tensorflow $(addprefix keras-on-,tensorflow torch jax)
 
-browser:         # the tests of the report open it in Chromium; where they may, they install it
-	@command -v chromium chromedriver >/dev/null || test "$$(id -u)" != 0 || { echo "── installing Chromium (once)"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; }
+programs:        # the tests of the report open it in Chromium, those of faults trace system calls; where they may, they install it
+	@for program in chromium chromedriver strace openssl; do \
+	  command -v $$program >/dev/null || test "$$(id -u)" != 0 || { echo "── installing Chromium, strace and OpenSSL (once)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver strace openssl >/dev/null; }; done
 
 tensorflow: $(READY)   ## the tests of TensorFlow loops, in a process of their own
 	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q tests/adapters/tensorflow
@@ -77,8 +79,11 @@ bench-quick: $(PEERS)   ## the large cases, twice each (about a minute)
 bench-bucket: $(READY)   ## the same for buckets, with s3fs, boto3, obstore, torch.save, DCP and gcsfs (some ten minutes)
 	@$(BIN)/python benchmarks/buckets.py
 
-faults: $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (half an hour on two cores)
+faults: programs $(PEERS)   ## try hard to lose a checkpoint, of keepbest and of others, and say what was lost (half an hour on two cores)
 	@$(BIN)/python tests/faults/run.py
+
+fuzz: $(READY)   ## a million inputs to every parser, by what nothing has reached yet (ten minutes; CASES=10000000 for more)
+	@$(BIN)/python tests/faults/guided.py --cases $(CASES)
 
 docs: $(READY)   ## the pages as a site, in build/docs
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs && echo "build/docs/index.html"

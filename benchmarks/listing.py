@@ -1,10 +1,12 @@
-"""Listing a run of 10,000 checkpoints, on a disk and in a bucket.
+"""Listing a run of 10,000 checkpoints and as many rows of metrics, on a disk and in a bucket.
 
 A program of its own: `python benchmarks/listing.py FOLDER`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +17,8 @@ from measure import console, human, interleaved, report, verdict
 
 import keepbest
 from keepbest.storage.backend import open_backend
+from keepbest.storage.history import Row
+from keepbest.storage.journal import Journal
 from keepbest.storage.manifest import Manifest, Score
 from keepbest.storage.run_writer import RunWriter
 
@@ -24,8 +28,11 @@ REPETITIONS = 7
 
 def write(folder: Path) -> None:
     """Write the run as a training would, but for the files of its checkpoints."""
-    writer = RunWriter(open_backend(folder))
+    backend = open_backend(folder)
+    writer, journal = RunWriter(backend), Journal(backend)
     for number in range(1, COUNT + 1):
+        metrics = {"train_loss": 1 / number, "val_loss": 2 / number}
+        journal.append(Row(kind="epoch", epoch=number - 1, step=number, time=float(number), metrics=metrics))
         writer.commit(
             Manifest(
                 sequence=number,
@@ -37,7 +44,7 @@ def write(folder: Path) -> None:
                 time=float(number),
                 reasons=("epoch",),
                 complete=True,
-                metrics={"train_loss": 1 / number, "val_loss": 2 / number},
+                metrics=metrics,
                 scores=(Score(monitor="val_loss", mode="min", value=2 / number),),
                 artifacts={},
                 host="benchmark",
@@ -45,6 +52,7 @@ def write(folder: Path) -> None:
             )
         )
         writer.refresh_hints()
+    journal.close()
 
 
 def copy(folder: Path, url: str) -> None:
@@ -67,6 +75,7 @@ def measure(where: str, url: str) -> float:
         "open_run(url).checkpoints()": checkpoints,
         "open_run(url).best": lambda: keepbest.open_run(url).best,
         "keepbest ls, the whole process": lambda: subprocess.run(command, check=True, capture_output=True),
+        "keepbest ls in a terminal": lambda: in_a_terminal(command),
     }
     medians = report(
         f"A run of {COUNT:,} checkpoints, {where}",
@@ -74,6 +83,20 @@ def measure(where: str, url: str) -> float:
         baseline="open_run(url).checkpoints()",
     )
     return max(medians.values())
+
+
+def in_a_terminal(command: list[str]) -> None:
+    """Run a command that writes to a terminal; there `ls` draws the curve of what was logged as well."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL) as running:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while found := os.read(ours, 1 << 16):
+                shown += found
+        os.close(ours)
+    if running.returncode or b"val_loss" not in shown:
+        raise SystemExit(f"{' '.join(command)} said {shown[-500:]!r}")
 
 
 def run(folder: Path) -> bool:

@@ -76,7 +76,7 @@ def _small_things(folder: Path) -> bool:
     from measure import console
 
     held = []
-    for program in ("small_save.py", "small_log.py", "scale.py", "listing.py"):
+    for program in ("small_save.py", "small_log.py", "scale.py", "listing.py", "command.py"):
         place = folder / program
         place.mkdir()
         command = [sys.executable, str(Path(__file__).with_name(program)), str(place)]

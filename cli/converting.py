@@ -61,9 +61,15 @@ def source_of(given: str) -> Source | None:
     """Return what is to be read, or None if `given` can only be a run.
 
     Raises:
-        click.BadParameter: it is a file that nobody here reads.
+        click.BadParameter: it is a file that nobody here reads, or not from there.
     """
     if _scheme(given):
+        if Path(given).suffix.lower() in _FILES:
+            raise click.BadParameter(
+                f"{printable(given)} is the name of a file, and those of others are read from local paths. Copy it "
+                "here first.",
+                param_hint="SOURCE",
+            )
         return None
     path = local_path(given)
     if path.is_dir():

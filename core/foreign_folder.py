@@ -14,7 +14,6 @@ from ..storage.checkpoint import Checkpoint
 from ..storage.layout import data_key
 from ..storage.manifest import TensorRecord
 from ..storage.run import Run
-from ..storage.tensorfile import TensorSpec
 from .foreign_safetensors import INDEX
 
 _PATTERN = "model{suffix}.safetensors"
@@ -36,6 +35,7 @@ def write(folder: Path, run: Run, checkpoint: Checkpoint, name: str, max_shard_s
     Raises:
         ConfigError: huggingface_hub is not installed, or cannot read the size.
         ForeignFileError: the object has no tensors, or such as no safetensors file of others has.
+        DamagedError: what the manifest says of them does not fit what is there.
     """
     record = checkpoint.state().objects[name]
     artifact = None if record.file is None else checkpoint.manifest().artifacts.get(record.file)
@@ -46,12 +46,8 @@ def write(folder: Path, run: Run, checkpoint: Checkpoint, name: str, max_shard_s
     key = data_key(checkpoint.name, record.file)
     for file, names in shards.items():
         own = {alias: stored for alias, stored in ties.items() if stored in names}
-        specs = [
-            TensorSpec(name=each, dtype=artifact.tensors[each].dtype, shape=artifact.tensors[each].shape)
-            for each in names
-        ]
-        plan = tensorfile.plan(specs, {"format": "pt"} | own)
         views = tensorfile.read(run.backend, key, artifact, names)
+        plan = tensorfile.plan([views[each].spec for each in names], {"format": "pt"} | own)
         with (folder / file).open("xb") as target:
             target.write(plan.header)
             for each in plan.offsets:

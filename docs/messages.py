@@ -39,7 +39,8 @@ WARNINGS = """\
 ## Warnings
 
 Training goes on after a warning. They are Python's own (`UserWarning`), and name the line of your program that led to
-them; `warnings.filterwarnings("error", module=…)` makes errors of them.
+them; `warnings.filterwarnings("error", module=…)` makes errors of them. What `ModelCheckpoint` warns of in what it
+monitors is Keras' own, word for word, and not listed here.
 
 | text | from |
 |---|---|
@@ -86,9 +87,12 @@ def page() -> str:
     warnings = []
     for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         file = path.relative_to(ROOT).as_posix()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and _called(node.func) in WARN and node.args:
-                warnings.append((_text(node.args[0]), file))
+        tree = ast.parse(path.read_text())
+        constants = _constants(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and node.args and _warns(node.func):
+                said = node.args[0]
+                warnings.append((constants.get(_called(said)) or _text(said), file))
             elif isinstance(node, ast.Call):
                 kind = kinds.get(_called(node.func))
                 if kind is not None and kind.told is not None and kind.told < len(node.args):
@@ -148,6 +152,23 @@ def _type(value: ast.expr, types: dict[str, str]) -> str:
     if isinstance(value, ast.Name):
         return types.get(value.id, "str")
     return "tuple" if isinstance(value, ast.Call) and _called(value.func) == "tuple" else "str"
+
+
+def _warns(function: ast.expr) -> bool:
+    """Say whether a call warns: at once, or by a notice that training is given when it comes by."""
+    later = isinstance(function, ast.Attribute) and function.attr == "append" and _called(function.value) == "notices"
+    return later or _called(function) in WARN
+
+
+def _constants(tree: ast.Module) -> dict[str, str]:
+    """Return the texts that have a name of their own in a file."""
+    return {
+        target.id: _text(item.value)
+        for item in tree.body
+        if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant | ast.JoinedStr | ast.BinOp)
+        for target in item.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def _called(function: ast.expr) -> str:

@@ -53,12 +53,12 @@ _PROCESS = os.getpid()
 
 
 def serves(asked: str | None, options: Mapping[str, Any]) -> bool:
-    """Say whether obstore is to be used: it was asked for, or can do all that these options of s3fs ask for.
+    """Say whether obstore is to be used: it can do all that these options of s3fs ask for.
 
     Not in a process that was forked: obstore's threads do not survive that, and it would wait for them for ever.
 
     Raises:
-        ConfigError: it was asked for and is not installed.
+        ConfigError: it was asked for and is not installed, or would leave out an option (encryption, a storage class).
     """
     if asked == "s3fs" or os.getpid() != _PROCESS:
         return False
@@ -69,9 +69,14 @@ def serves(asked: str | None, options: Mapping[str, Any]) -> bool:
             return False
         missing = "storage_options['client'] is 'obstore', which is not installed: pip install 'keepbest[obstore]'."
         raise ConfigError(missing) from None
-    client = options.get("client_kwargs") or {}
-    plain = options.keys() <= _UNDERSTOOD and client.keys() <= _UNDERSTOOD_BY_CLIENT
-    return asked is not None or (plain and not os.environ.get("AWS_CA_BUNDLE"))
+    of_client = options.get("client_kwargs") or {}
+    strange = sorted([*(options.keys() - _UNDERSTOOD), *(of_client.keys() - _UNDERSTOOD_BY_CLIENT)])
+    if asked is not None and strange:
+        raise ConfigError(
+            f"storage_options['client'] is 'obstore', which does not understand {', '.join(strange)}. Leave 'client' "
+            "out: then s3fs carries the bytes."
+        )
+    return not strange and (asked is not None or not os.environ.get("AWS_CA_BUNDLE"))
 
 
 class ObstoreClient(S3Client):

@@ -56,6 +56,7 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     clean = "/".join(part for part in (bucket, prefix.strip("/")) if part)
     scheme = _SCHEMES[0]  # one name for one place
     filesystem(options, settings)  # what is wrong with the options is said at once
+    obstore_client.serves(settings.client, options)  # likewise
 
     def connect(bucket: str) -> S3Client:
         made = filesystem(options, settings)

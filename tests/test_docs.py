@@ -16,6 +16,7 @@ import pytest
 from contracts import documented, page, preludes
 
 import keepbest
+from keepbest.cli import main
 from keepbest.cli.app import VERBS
 from keepbest.core import retention, when
 from keepbest.storage.transfer import TransferSettings
@@ -142,7 +143,7 @@ def test_what_pages_tell_to_install_or_make_is_there():
 
 # ── docs/buckets.md ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-RUNNABLE = [snippet.code for snippet in to_run(documented.PAGE) if snippet.language == "python"]
+RUNNABLE = to_run(documented.PAGE)
 
 
 class Tensors:
@@ -160,15 +161,46 @@ class Tensors:
 
 @pytest.mark.bucket
 def test_what_the_page_shows_of_buckets_runs(s3_server, tmp_path, monkeypatch, capsys):
-    """Each piece of Python on the page that is whole runs as it stands, one after the other, in the bucket it names."""
+    """All of the page that is whole, Python and shell, runs one after the other, in the bucket that it names."""
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(OSError):  # another process of the tests has made it
         s3_server.make_bucket("my-bucket")
-    for code in RUNNABLE:
-        losses = iter(np.linspace(1, 0.5, 40))
-        exec(code, {"model": Tensors(), "optimizer": Tensors(), "train_and_validate": lambda it=losses: next(it)})
+    ran = Counter()
+    for snippet in RUNNABLE:
+        ran[snippet.language] += 1
+        if snippet.language == "sh":
+            words = snippet.code.replace("http://127.0.0.1:8333", s3_server.url).split()
+            assert main(words[1:]) == 0, (words, capsys.readouterr().err)
+        else:
+            losses = iter(np.linspace(1, 0.5, 40))
+            told = {"model": Tensors(), "optimizer": Tensors(), "train_and_validate": lambda it=losses: next(it)}
+            exec(snippet.code, told)
     assert "only on the disk" in capsys.readouterr().out
-    assert len(RUNNABLE) == 5
+    assert ran == {"python": 5, "sh": 4}
+    assert (tmp_path / "model.safetensors").stat().st_size > 80
+
+
+def test_readme_has_the_figures_of_the_page_of_faults():
+    """What README says of faults is what `make faults` wrote last: tried and lost, or loaded with other values."""
+    rows = json.loads((documented.ROOT / "docs" / "faults.json").read_text())["rows"]
+    kinds = {
+        "killed at random": ("at a random moment", "lost"),
+        "killed at a system call": ("at a system call", "lost"),
+        "a bit flipped or a file cut": ("a bit flipped", "unnoticed"),
+    }
+    table = documented.table("killed at random: lost", label=r"^(.+)$", page=documented.ROOT / "README.md")
+    for label, cells in table.items():
+        for column, cell in cells.items():
+            scenario, harm = kinds[column.partition(":")[0]]
+            found = [
+                f"{row['harm'][harm]} of {row['tried']}"
+                for row in rows
+                if row["family"] == "peers"
+                and row["subject"].rpartition(" ")[0] == label.replace("`", "")
+                and scenario in row["scenario"]
+            ]
+            assert found == [cell], (label, column)
+    assert len(table) == 10
 
 
 def test_the_page_names_our_options_as_they_are():

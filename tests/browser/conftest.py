@@ -41,11 +41,13 @@ class Page:
 
     def __init__(self, driver):
         self.driver = driver
+        self.provoked = False
+        """The test makes the console complain."""
 
     def open(self, path, *, width=1200, height=900):
         """Open a file, in a window of this size."""
         self.driver.get("about:blank")
-        self.complaints()
+        assert self.complaints() == []  # of the page before
         self.requests()
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
@@ -80,9 +82,12 @@ class Page:
 
 @pytest.fixture
 def page(chromium):
-    """The browser, with no theme preferred."""
+    """The browser, with no theme preferred. Whatever a test does there, the console has nothing to say of it."""
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    return Page(chromium)
+    page = Page(chromium)
+    yield page
+    said = page.complaints()
+    assert said == [] or page.provoked
 
 
 @pytest.fixture

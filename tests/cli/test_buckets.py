@@ -9,7 +9,9 @@ from contracts import documented, places
 from contracts.proxy import FaultProxy
 from contracts.servers import free_ports
 
-EVERY_VERB = [["ls"], ["show", "--tensors"], ["verify"], ["gc", "--dry-run"]]
+EVERY_VERB = [
+    ["ls"], ["show", "--tensors"], ["verify"], ["gc", "--dry-run"], ["plot"], ["explain"], ["diff", "latest", "latest"],
+]  # fmt: skip
 
 
 @pytest.fixture(params=places.BUCKETS)
@@ -34,7 +36,7 @@ def options(place, run, monkeypatch):
 
 def test_every_verb_goes_by_its_options(keepbest, run, options, tmp_path):
     """Where no variable is set, `--storage-option` is enough for every verb, and no value of one is printed."""
-    for verb, *words in [*EVERY_VERB, ["export", "best", tmp_path / "out"]]:
+    for verb, *words in [*EVERY_VERB, ["export", "best", tmp_path / "out"], ["report", "-o", tmp_path / "page.html"]]:
         said = keepbest(verb, run, *words, *options)
         assert (said.code, said.err) == (0, ""), verb
         values = [word.partition("=")[2] for word in options[1::2] if word.startswith(("key", "secret"))]

@@ -452,6 +452,13 @@ def test_what_is_not_written_is_said(keepbest, local_run, target, say):
     assert (said.code, say in " ".join(said.err.split())) == (2, True), said.err
 
 
+def test_a_file_of_others_in_a_bucket_is_to_be_copied_first(keepbest, tmp_path):
+    """What is read are local files, and the error says so instead of taking the URL for that of a run."""
+    said = keepbest("convert", "s3://bucket/last.ckpt", tmp_path / "run")
+    assert (said.code, "Copy it here first" in " ".join(said.err.split())) == (2, True), said.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_h5_needs_the_model(keepbest, local_run, tmp_path):
     """Where each weight goes in the file, only the model knows; the error says how to give it."""
     said = keepbest("convert", local_run, tmp_path / "out.weights.h5")

@@ -47,6 +47,10 @@ def new_identities():
     }
 
 
+PUBLIC = "keepbest-public"
+"""The name of the bucket that anybody may read, if somebody makes it."""
+
+
 def s3_config(identities):
     """Return what SeaweedFS reads (JSON): who there is, and the IAM policy of each."""
     policies = _policies()
@@ -54,6 +58,7 @@ def s3_config(identities):
     for name, who in identities.items():
         may = {"policyNames": [name]} if name in policies else {"actions": ["Admin"]}
         people.append({"name": name, "credentials": [{"accessKey": who.access, "secretKey": who.secret}]} | may)
+    people.append({"name": "anonymous", "actions": [f"Read:{PUBLIC}", f"List:{PUBLIC}"]})
     documents = [
         {"name": name, "content": json.dumps({"Version": "2012-10-17", "Statement": statements})}
         for name, statements in policies.items()

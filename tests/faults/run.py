@@ -31,7 +31,7 @@ FAMILIES = {
     "network": "a proxy that delays, resets, refuses, loses, cuts and corrupts",
     "resources": "no space, no quota, no files, no memory, a read-only or failing disk",
     "races": "writers, readers and gc on one run; clocks that jump",
-    "model": "random histories of a run, beside a model of ten lines",
+    "model": "random histories of a run, beside a reference of dicts",
     "soak": "thousands of saves with random faults",
     "hostile": "checkpoints made by a stranger who means harm",
     "peers": "the same on other libraries",

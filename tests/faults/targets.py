@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,16 +24,19 @@ from keepbest.cli import machine, words
 from keepbest.cli.account import Account
 from keepbest.cli.explaining import story
 from keepbest.cli.explaining_epoch import explained
+from keepbest.core import foreign_safetensors
 from keepbest.core.position import Position
 from keepbest.core.standing import Standing
 from keepbest.errors import KeepbestError
-from keepbest.storage import layout, statefile
+from keepbest.storage import layout, signature, statefile
 from keepbest.storage.arrays import converter
 from keepbest.storage.backend import open_backend
 from keepbest.storage.checkpoint import Checkpoint
 from keepbest.storage.journal import read_entries, read_history
 from keepbest.storage.listing import read_listing
 from keepbest.storage.manifest import decode, encode, info, seal, unseal
+from keepbest.storage.signature import FileStatement, Statement
+from keepbest.storage.tensorfile import ITEM_BYTES
 from keepbest.storage.tensorfile import read as read_tensors
 from keepbest.storage.verify import verify
 
@@ -46,9 +50,7 @@ class Target:
     corpus: Callable[[], list[bytes]]
     read: Callable[[bytes, Path], object]
     cases: int
-    """In the suite, so that each takes a few seconds."""
-    sample: int
-    """In a sample of it."""
+    """In the suite: a million of all targets together, divided so that each takes a few seconds."""
 
 
 @functools.cache
@@ -329,6 +331,54 @@ def _read_template(data: bytes, _: Path) -> None:
     assert isinstance(found.relative(path), str)
 
 
+def _signatures() -> list[bytes]:
+    digest = f"sha256:{'0a' * 32}"
+    file = FileStatement(digest=digest, header_digest=digest, tensors={"weight": digest})
+    statement = Statement(
+        key=f"ed25519:{'1b' * 32}", run="runs/7", sequence=1, write_id="0" * 32, name=_honest().name, manifest=digest,
+        files={MODEL: file, "state.json": FileStatement(digest=digest, header_digest=None, tensors=None)},
+    )  # fmt: skip
+    body = statement.model_dump_json().encode()
+    return [b'{"signature":"ed25519:' + b"2c" * 64 + b'","statement":' + body + b"}\n", body]
+
+
+def _read_signature(data: bytes, _: Path) -> None:
+    found = signature.unpack(data)
+    for body in (data, *(found or ())):
+        signature.read_statement(body)
+
+
+def _tensor_files() -> list[bytes]:
+    header = b'{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
+    return [_honest().model, len(header).to_bytes(8, "little") + header + bytes(16)]
+
+
+def _read_tensors_of_others(data: bytes, folder: Path) -> None:
+    path = folder / "fuzzed.safetensors"
+    path.write_bytes(data)
+    with foreign_safetensors.read_file(path, "model") as found:
+        _fill(found)
+
+
+def _indexes_of_others() -> list[bytes]:
+    names = dict.fromkeys(json.loads(_headers()[0]).keys() - {"__metadata__"}, "model.safetensors")
+    return [dumps({"metadata": {"total_size": 128}, "weight_map": names})]
+
+
+def _read_index_of_others(data: bytes, folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(_honest().model)
+    (folder / foreign_safetensors.INDEX).write_bytes(data)
+    with foreign_safetensors.read_folder(folder, "model") as found:
+        _fill(found)
+
+
+def _fill(found: Any) -> None:
+    for part in found.parts.values():
+        for lazy in part.value.values():
+            size = math.prod(lazy.source.shape) * ITEM_BYTES[lazy.source.dtype]
+            lazy.source.copy_into(memoryview(bytearray(size)))
+
+
 @functools.cache
 def _filepath() -> Any:
     """Return the module without its package, which imports Keras."""
@@ -342,23 +392,24 @@ def _filepath() -> Any:
 
 
 TARGETS = {
-    "manifests": Target(corpus=_manifests, read=_read_manifest, cases=40_000, sample=500),
-    "sealed files": Target(corpus=_sealed, read=_read_sealed, cases=100_000, sample=500),
-    "state files": Target(corpus=_states, read=_read_state, cases=60_000, sample=500),
-    "positions and standings": Target(corpus=_standings, read=_read_standing, cases=50_000, sample=500),
-    "records of tensor files": Target(corpus=_tensor_records, read=_read_tensor_file, cases=20_000, sample=500),
-    "headers of tensor files": Target(corpus=_headers, read=_read_header, cases=5_000, sample=500),
-    "indexes": Target(corpus=_indexes, read=_read_index, cases=10_000, sample=500),
-    "journals": Target(corpus=_rows, read=_read_journal, cases=20_000, sample=500),
-    "notes, and what is told of them": Target(corpus=_notes, read=_read_notes, cases=20_000, sample=500),
-    "names and keys": Target(corpus=_names, read=_read_name, cases=200_000, sample=500),
-    "URLs": Target(corpus=_urls, read=_read_url, cases=5_000, sample=500),
-    "storage options": Target(corpus=_options, read=_read_options, cases=5_000, sample=500),
-    "policies as JSON": Target(corpus=_policies, read=_read_policy, cases=20_000, sample=500),
-    "policies as YAML": Target(
-        corpus=lambda: [_YAML, *_policies()], read=_read_policy_file(".yaml"), cases=2_000, sample=500
-    ),
-    "policies as TOML": Target(corpus=lambda: [_TOML], read=_read_policy_file(".toml"), cases=5_000, sample=500),
-    "templates of filepaths": Target(corpus=_templates, read=_read_template, cases=50_000, sample=500),
+    "manifests": Target(corpus=_manifests, read=_read_manifest, cases=60_000),
+    "sealed files": Target(corpus=_sealed, read=_read_sealed, cases=160_000),
+    "state files": Target(corpus=_states, read=_read_state, cases=100_000),
+    "positions and standings": Target(corpus=_standings, read=_read_standing, cases=80_000),
+    "records of tensor files": Target(corpus=_tensor_records, read=_read_tensor_file, cases=36_000),
+    "headers of tensor files": Target(corpus=_headers, read=_read_header, cases=8_000),
+    "indexes": Target(corpus=_indexes, read=_read_index, cases=20_000),
+    "journals": Target(corpus=_rows, read=_read_journal, cases=36_000),
+    "notes, and what is told of them": Target(corpus=_notes, read=_read_notes, cases=36_000),
+    "names and keys": Target(corpus=_names, read=_read_name, cases=300_000),
+    "URLs": Target(corpus=_urls, read=_read_url, cases=8_000),
+    "storage options": Target(corpus=_options, read=_read_options, cases=8_000),
+    "policies as JSON": Target(corpus=_policies, read=_read_policy, cases=36_000),
+    "policies as YAML": Target(corpus=lambda: [_YAML, *_policies()], read=_read_policy_file(".yaml"), cases=4_000),
+    "policies as TOML": Target(corpus=lambda: [_TOML], read=_read_policy_file(".toml"), cases=8_000),
+    "signatures": Target(corpus=_signatures, read=_read_signature, cases=60_000),
+    "tensor files of others": Target(corpus=_tensor_files, read=_read_tensors_of_others, cases=10_000),
+    "indexes of others": Target(corpus=_indexes_of_others, read=_read_index_of_others, cases=10_000),
+    "templates of filepaths": Target(corpus=_templates, read=_read_template, cases=80_000),
 }
 """By name."""

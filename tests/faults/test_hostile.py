@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from faults import hostile
+from faults import forgeries, hostile
 from faults.stranger import honest_run
 
 import keepbest
@@ -24,6 +24,15 @@ def test_hostile_runs_do_no_harm(tmp_path):
     assert sum(tally.tried for tally in tallies) > 250
     for tally in tallies:
         assert tally.harmless, f"{tally.scenario}: {tally.findings}"
+
+
+def test_convert_names_a_dtype_that_nobody_knows(tmp_path, capsys):
+    """What no tensor file can hold is damage of the tensor, and nothing is written."""
+    made = dict(forgeries.tensor_files(honest_run()))["dtype F6_E2M3"]
+    made.write(tmp_path / "run")
+    assert main(["convert", str(tmp_path / "run"), f"{tmp_path}/out/"]) == 2
+    assert "F6_E2M3" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

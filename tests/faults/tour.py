@@ -147,14 +147,17 @@ def command(url: str, out: Path | None = None, *, verbs: list[list[str]] | None 
 
 def _verbs(url: str, out: Path | None) -> list[list[str]]:
     verbs: list[list[str]] = [
-        ["ls", url, "--all"], ["ls", url, "--json"], ["show", url, "latest", "--tensors"], ["show", url, "latest",
-        "--json"],
-        ["show", url, "no such name"], ["verify", url], ["verify", url, "--json"], ["gc", url, "--dry-run"],
+        ["ls", url, "--all"], ["ls", url, "--json"],
+        ["show", url, "latest", "--tensors"], ["show", url, "latest", "--json"], ["show", url, "no such name"],
+        ["verify", url], ["verify", url, "--json"], ["gc", url, "--dry-run"],
+        ["plot", url], ["explain", url], ["explain", url, "--epoch", "1"], ["explain", url, "--json"],
+        ["diff", url, "best", "latest"], ["diff", url, "1", "latest", "--json"],
     ]  # fmt: skip
     if out is not None:
         verbs += [
             ["export", url, "latest", f"{out}/one.safetensors"], ["export", url, "latest", f"{out}/all", "--all"],
             ["export", url, "latest", f"{out}/force/", "--object", "model", "--force", "--json"],
+            ["report", url, "-o", f"{out}/report.html"], ["convert", url, f"{out}/others/"],
             ["gc", url, "--grace", "0s"], ["gc", url, "--grace", "0s", "--json"],
         ]  # fmt: skip
     return verbs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -10,8 +11,8 @@ import sys
 
 import pytest
 from contracts import http_faults, proxy, stores
-from contracts.permissions import Identity
-from contracts.runs import SmallRun
+from contracts.permissions import PUBLIC, Identity
+from contracts.runs import SmallRun, same
 from contracts.servers import UNRESOLVABLE
 from contracts.stores import assert_usable, assert_whole, large, within
 
@@ -24,6 +25,7 @@ from keepbest.errors import (
     UnreachableError,
 )
 from keepbest.storage.backend import open_backend
+from keepbest.storage.run import open_run
 
 MARK = str(4700 + 11)
 """Stands in every secret that a test makes up; computed, so that the lines of a traceback do not have it."""
@@ -177,6 +179,67 @@ def test_credentials_that_were_mended_count_at_once(s3, tmp_path, monkeypatch):
         else:
             run.save(arrays=large())
     assert_usable(s3, run)
+
+
+def test_a_public_bucket_is_read_by_anybody(s3, monkeypatch):
+    """With `anon` nothing is signed, so that it takes no credentials; what may not be read that way is an error."""
+    with contextlib.suppress(OSError):  # a test before, or in another process, has made it
+        s3.server.make_bucket(PUBLIC)
+    url = f"s3://{PUBLIC}/{s3.name}"
+    run = SmallRun(s3.open(url))
+    run.save(arrays=large())
+    name, private = *run.wrote, s3.run()
+    private.save()
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    stranger = s3.options | {"key": None, "secret": None, "anon": True}
+    assert same(open_run(url, storage_options=stranger).get(name).load("model"), run.wrote[name])
+    with pytest.raises((StoragePermissionError, CredentialsError)):
+        open_run(s3.url, storage_options=stranger)
+    with pytest.raises((StoragePermissionError, CredentialsError)):
+        SmallRun(open_backend(url, stranger)).save()
+
+
+def test_a_profile_says_who_asks(s3, tmp_path, monkeypatch):
+    """`profile` takes the credentials of that name from the file of the AWS command line, and no others."""
+    who = s3.server.identity("writer")
+    file = tmp_path / "credentials"
+    file.write_text(
+        f"[default]\naws_access_key_id = KEYUNKNOWN{MARK}\naws_secret_access_key = {MARK}\n"
+        f"[lab]\naws_access_key_id = {who.access}\naws_secret_access_key = {who.secret}\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    run = s3.run(key=None, secret=None, profile="lab")
+    run.save(arrays=large())
+    assert_whole(s3, run)
+
+
+def test_what_is_asked_of_each_object_goes_along(s3_server, s3_url):
+    """`s3_additional_kwargs` (here a storage class) hold for short objects and for those of many parts."""
+    heads = []
+    with proxy.FaultProxy(s3_server.url, edit=lambda head: heads.append(head) or head) as between:
+        asked = {"s3_additional_kwargs": {"StorageClass": "STANDARD_IA"}, "part_size": stores.PART}
+        run = SmallRun(open_backend(s3_url, {"endpoint_url": between.url} | asked))
+        run.save(arrays=large())
+    begun = [dict(head.headers) for head in heads if head.first[0] == "POST" and "uploads" in head.first[1]]
+    short = [dict(head.headers) for head in heads if head.first[0] == "PUT" and "partNumber" not in head.first[1]]
+    assert len(begun) == 1
+    assert len(short) >= 2
+    assert {headers.get("x-amz-storage-class") for headers in begun + short} == {"STANDARD_IA"}
+
+
+def test_a_client_that_would_leave_out_what_is_asked_is_refused(s3):
+    """obstore knows nothing of encryption or storage classes: asked for together with them, it is an error at once."""
+    asked = {"s3_additional_kwargs": {"ServerSideEncryption": "aws:kms"}}
+    if s3.client == "s3fs":
+        s3.open(**asked)
+    else:
+        with pytest.raises(ConfigError, match="'obstore', which does not understand s3_additional_kwargs"):
+            s3.open(**asked)
+    with pytest.raises(ConfigError, match="does not understand verify"):
+        s3.open(client="obstore", client_kwargs={"verify": False})
 
 
 def test_a_profile_that_does_not_exist_is_named(s3):
