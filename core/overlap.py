@@ -25,16 +25,24 @@ _UNDER_WAY: set[Overlap] = set()
 class Overlap:
     """One snapshot being copied. `settle` belongs to those who train, `result` to who writes."""
 
-    def __init__(self, snapshot: Snapshot, again: Callable[[], Snapshot]) -> None:
-        """`again` takes the snapshot anew, all of it at once."""
+    def __init__(self, snapshot: Snapshot, again: Callable[[], Snapshot], *, hashed: bool = True) -> None:
+        """Begin.
+
+        Args:
+            snapshot: what is to be copied.
+            again: takes the snapshot anew, all of it at once.
+            hashed: what is copied is hashed in the same pass; that takes less of the processor in all, but the copy
+                takes longer.
+        """
         self._snapshot: Snapshot | None = snapshot
         self._again = again
         self._copied = threading.Event()
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._torn = False
-        self._fenced = False
-        """Training waits: from here on bytes are copied, and not hashed as well."""
+        self._hashed = hashed
+        self.waited_for = False
+        """A step waits, or did, until all was copied: from then on bytes are copied, and not hashed as well."""
         self._error: BaseException | None = None
         self.retaken = False
         """Something was changed, by other means than a step, while it was being copied."""
@@ -73,7 +81,7 @@ class Overlap:
 
     def _came(self, arriving: Arriving, begin: int, end: int) -> None:
         if not self._moments:  # what is on its way from an accelerator is only queued
-            arriving.arrived(begin, end, hashed=not self._fenced)
+            arriving.arrived(begin, end, hashed=self._hashed and not self.waited_for)
 
     def settle(self, timeout: float | None = None) -> None:
         """Return when training may change the tensors, or after so many seconds; with 0 do only what cannot wait."""
@@ -86,7 +94,7 @@ class Overlap:
 
     def settle_fenced(self) -> None:
         """Do so as fast as can be: a step waits."""
-        self._fenced = True
+        self.waited_for |= not self._copied.is_set()
         self.settle()
 
     def begun(self) -> Snapshot:

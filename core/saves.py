@@ -67,6 +67,8 @@ class Saves:
         self._writer = Writer(pace)
         self._overlap: Overlap | None = None
         """The last one, until training has been told of it."""
+        self._hurried = False
+        """A step had to wait for a copy: those that follow are made as fast as can be."""
         self._superseded: tuple[str, ...] = ()
         """Why a save is due as soon as the writer is free; it takes the state of then."""
         self._told_of_staging: set[str] = set()
@@ -189,7 +191,7 @@ class Saves:
                 scores=scores,
                 training=training.to_json(),
             )
-            overlap = Overlap(taken, self._take_again)
+            overlap = Overlap(taken, self._take_again, hashed=not self._hurried)
             try:
                 handle = self._writer.submit(name, overlap, partial(self._saver.save, request))
             except BaseException:  # no thread could be started, or Ctrl-C
@@ -330,6 +332,7 @@ class Saves:
         if self._overlap is not None and self._overlap.settled:
             if self._overlap.retaken:
                 warn_caller(_RETAKEN)
+            self._hurried |= self._overlap.waited_for
             self._overlap = None
         mirroring = self._saver.mirroring
         for notices in (self._saver.notices, [] if mirroring is None else mirroring.notices):

@@ -315,7 +315,7 @@ def test_while_a_step_waits_nothing_is_hashed(overlapping):
     copier = in_thread(overlap.copy)
     held.wait(60)
     step = in_thread(settle_all)
-    while not overlap._fenced:
+    while not overlap.waited_for:
         time.sleep(0.001)
     free.set()
     step.join(60)

@@ -22,6 +22,8 @@ from torch import nn
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.adapters.torch import fence
+from keepbest.core import overlap as overlap_module
+from keepbest.core.arriving import Arriving
 from keepbest.core.snapshot import Snapshots
 from keepbest.core.staging import Staging
 from keepbest.errors import SaveFailedError
@@ -489,6 +491,36 @@ def test_a_forked_child_waits_for_no_copier(url, monkeypatch, training):
         step()
     assert status == 0
     assert holds(url, model=expected)
+
+
+def test_once_a_step_had_to_wait_what_is_copied_is_hashed_behind(url, monkeypatch, training):
+    """Hashing in the same pass costs least, and makes the copy longer: not where training was seen to wait for it."""
+    model, optimizer, step = training
+    passes, arrived, free = [], Arriving.arrived, hold_copier(monkeypatch)
+
+    def spied(self, begin, end, *, hashed):
+        passes.append(hashed)
+        arrived(self, begin, end, hashed=hashed)
+
+    monkeypatch.setattr(Arriving, "arrived", spied)
+    with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+        ckpt.save()
+        free.set()
+        ckpt.wait()
+        assert set(passes) == {True}
+        free.clear()
+        ckpt.save()
+        training_thread = threading.Thread(target=step)
+        training_thread.start()
+        until(lambda: next(iter(overlap_module._UNDER_WAY)).waited_for)
+        free.set()
+        training_thread.join(60)
+        ckpt.wait()
+        passes.clear()
+        ckpt.save()
+        ckpt.wait()
+        assert set(passes) == {False}
+        assert holds(url, model=model.state_dict(), optimizer=optimizer.state_dict())
 
 
 # ── what is fenced ────────────────────────────────────────────────────────────────────────────────────────────────
