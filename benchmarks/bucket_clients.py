@@ -303,6 +303,8 @@ CLIENTS: dict[str, dict[str, type[Client]]] = {
         "keepbest Backend": KeepbestBytes,
         "gcsfs pipe": FsspecPipe,
         "gcsfs open": FsspecOpen,
+        "torch.save, fsspec": TorchSave,
+        "DCP FsspecWriter": DistributedCheckpoint,
     },
 }
 """By scheme and name, keepbest first."""

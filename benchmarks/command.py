@@ -5,6 +5,7 @@ A program of its own: `python benchmarks/command.py FOLDER`.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,14 +38,16 @@ def write(folder: Path) -> tuple[str, str]:
     return str(run), str(key)
 
 
-def calling(*words: str, module: tuple[str, ...] = ("-m", "keepbest")) -> Callable[[], object]:
-    """Return a call of the command, as a process."""
-    return lambda: subprocess.run([sys.executable, *module, *words], check=True, capture_output=True)
-
-
 def run(folder: Path) -> bool:
     """Ask each verb for its help, then have it done."""
     url, key = write(folder)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")  # what pip installs is compiled, a clone may not be
+
+    def calling(*words: str) -> Callable[[], object]:
+        command = [sys.executable, *words]
+        return lambda: subprocess.run(command, check=True, capture_output=True, env=environment)
+
     words = {
         "show": [url, "latest", "--tensors"],
         "sign": [url, "--key", key],
@@ -53,11 +56,11 @@ def run(folder: Path) -> bool:
         "report": [url, "-o", str(folder / "report.html")],
         "completion": ["bash"],
     }
-    python = {PYTHON: calling("-c", "pass", module=())}
-    helps = {"keepbest --help": calling("--help")} | {
-        f"keepbest {verb} --help": calling(verb, "--help") for verb in VERBS
-    }
-    verbs = {f"keepbest {verb}": calling(verb, *words.get(verb, [url])) for verb in VERBS}
+    asked = [["--help"], *([verb, "--help"] for verb in VERBS)]
+    python = {PYTHON: calling("-c", "pass")}
+    keepbest = ("-m", "keepbest")
+    helps = {" ".join(["keepbest", *line]): calling(*keepbest, *line) for line in asked}
+    verbs = {f"keepbest {verb}": calling(*keepbest, verb, *words.get(verb, [url])) for verb in VERBS}
     held = []
     for what, cases in (("help", helps), ("verb", verbs)):
         medians = report(f"Each {what}", interleaved(python | cases, repetitions=REPETITIONS), baseline=PYTHON)
