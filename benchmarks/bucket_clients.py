@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import io
+import logging
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -264,7 +265,12 @@ class DistributedCheckpoint(Client):
     """`torch.distributed.checkpoint` with its FsspecWriter, in one process.
 
     `sync_files` is off: for what is no local file it means `os.sync()`, which would wait for the server's disk too.
+    It renames its metadata at the end; gcsfs tries the store's own way first, which fake-gcs-server does not have.
     """
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it tells of each such attempt
 
     def upload(self, key: str, state: State) -> None:
         """Save."""
