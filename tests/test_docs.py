@@ -13,6 +13,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from contracts import documented, page, preludes
 
 import keepbest
@@ -146,26 +147,14 @@ def test_what_pages_tell_to_install_or_make_is_there():
 RUNNABLE = to_run(documented.PAGE)
 
 
-class Tensors:
-    """Some state."""
-
-    def __init__(self):
-        self.values = np.zeros(10)
-
-    def state_dict(self):
-        return {"values": self.values}
-
-    def load_state_dict(self, state):
-        self.values = state["values"]
-
-
 @pytest.mark.bucket
 def test_what_the_page_shows_of_buckets_runs(s3_server, tmp_path, monkeypatch, capsys):
     """All of the page that is whole, Python and shell, runs one after the other, in the bucket that it names."""
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(OSError):  # another process of the tests has made it
         s3_server.make_bucket("my-bucket")
-    ran = Counter()
+    ran, model = Counter(), torch.nn.Linear(10, 10)
+    optimizer = torch.optim.Adam(model.parameters())
     for snippet in RUNNABLE:
         ran[snippet.language] += 1
         if snippet.language == "sh":
@@ -173,7 +162,7 @@ def test_what_the_page_shows_of_buckets_runs(s3_server, tmp_path, monkeypatch, c
             assert main(words[1:]) == 0, (words, capsys.readouterr().err)
         else:
             losses = iter(np.linspace(1, 0.5, 40))
-            told = {"model": Tensors(), "optimizer": Tensors(), "train_and_validate": lambda it=losses: next(it)}
+            told = {"model": model, "optimizer": optimizer, "train_and_validate": lambda it=losses: next(it)}
             exec(snippet.code, told)
     assert "only on the disk" in capsys.readouterr().out
     assert ran == {"python": 5, "sh": 4}
