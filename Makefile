@@ -38,9 +38,8 @@ test: lint programs $(READY)   ## everything CI runs: lint, types, tests (Keras'
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target tensorflow $(addprefix keras-on-,tensorflow torch jax)
 
 programs:        # the tests of the report open it in Chromium, those of faults trace system calls; where they may, they install it
-	@for program in chromium chromedriver strace openssl; do \
-	  command -v $$program >/dev/null || test "$$(id -u)" != 0 || { echo "── installing Chromium, strace and OpenSSL (once)"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver strace openssl >/dev/null; }; done
+	@type chromium chromedriver strace openssl &>/dev/null || test "$$(id -u)" != 0 || { echo "── installing Chromium, strace and OpenSSL (once)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver strace openssl >/dev/null; }
 
 tensorflow: $(READY)   ## the tests of TensorFlow loops, in a process of their own
 	@KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q tests/adapters/tensorflow

@@ -53,6 +53,12 @@ def fuzzed(folder: Path, name: str, cases: int, seed: int) -> Tally:
     return tally
 
 
+def divided(cases: int, names: list[str]) -> dict[str, int]:
+    """Divide cases among targets as they are in the suite."""
+    whole = sum(TARGETS[name].cases for name in names)
+    return {name: cases * TARGETS[name].cases // whole for name in names}
+
+
 def _batch(target: Target, corpus: list[bytes], folder: Path, seed: str) -> list[Found]:
     draw = random.Random(seed)
     found: list[Found] = []
@@ -86,7 +92,6 @@ def main() -> int:
     parser.add_argument("--batch", type=int, help="run this one again, in this process")
     given = parser.parse_args()
     names = given.target or list(TARGETS)
-    whole = sum(TARGETS[name].cases for name in names)
     begin, tried, harmless = time.monotonic(), 0, True
     with tempfile.TemporaryDirectory(prefix="keepbest-fuzz-") as folder:
         if given.batch is not None:
@@ -95,9 +100,9 @@ def main() -> int:
                 seed = f"{given.seed}-{name}-{given.batch}"
                 sys.stdout.write(f"{name}: {_batch(target, target.corpus(), Path(folder), seed)}\n")
             return 0
-        for name in names:
+        for name, cases in divided(given.cases, names).items():
             start = time.monotonic()
-            tally = fuzzed(Path(folder), name, given.cases * TARGETS[name].cases // whole, given.seed)
+            tally = fuzzed(Path(folder), name, cases, given.seed)
             took = time.monotonic() - start
             tried, harmless = tried + tally.tried, harmless and tally.harmless
             sys.stdout.write(f"{name}: {tally.tried:,} cases, {tally.tried / took:,.0f} a second\n")

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ if __name__ == "__main__":
 import atheris
 
 with atheris.instrument_imports(include=["keepbest"]):
+    from faults.fuzz import divided
     from faults.mutations import mutated
     from faults.targets import TARGETS, Target
 
@@ -43,24 +45,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", action="append", choices=TARGETS)
     parser.add_argument("--input", type=Path, help="run this case, of one target, in this process")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--within", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     names = given.target or list(TARGETS)
     if given.input is not None:
         TARGETS[names[0]].read(given.input.read_bytes(), given.input.parent)
         return 0
-    if given.here:
-        fuzz(TARGETS[names[0]], given.cases, given.seed)
-    whole, tried, harmless = sum(TARGETS[name].cases for name in names), 0, True
-    for name in names:
-        cases = max(1, given.cases * TARGETS[name].cases // whole)
-        command = [sys.executable, __file__, "--here", "--target", name, f"--cases={cases}", f"--seed={given.seed}"]
+    if given.within is not None:
+        fuzz(TARGETS[names[0]], given.cases, given.seed, given.within)
+    tried, harmless = 0, True
+    for name, cases in divided(given.cases, names).items():
+        folder = tempfile.mkdtemp(prefix="keepbest-fuzz-")  # stays if it holds what was found
+        words = ["--within", folder, "--target", name, f"--cases={max(1, cases)}", f"--seed={given.seed}"]
+        command = [sys.executable, __file__, *words]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         found = _DONE.search(done.stdout)
         if done.returncode or found is None:
             harmless = False
             sys.stdout.write(f"{name}: {done.stdout[-3000:]}\n")
         else:
+            shutil.rmtree(folder)
             tried += int(found[1])
             sys.stdout.write(f"{name}: {int(found[1]):,} cases, {int(found[2]):,} edges of keepbest's code reached\n")
         sys.stdout.flush()
@@ -68,10 +72,9 @@ def main() -> int:
     return 0 if harmless else 1
 
 
-def fuzz(target: Target, cases: int, seed: int) -> None:
-    """Hand this process over to libFuzzer, which does not return."""
+def fuzz(target: Target, cases: int, seed: int, folder: Path) -> None:
+    """Hand this process over to libFuzzer, which does not return. What it finds is written to the folder."""
     warnings.simplefilter("ignore")
-    folder = Path(tempfile.mkdtemp(prefix="keepbest-fuzz-"))
     corpus, beside = folder / "corpus", folder / "beside"
     for made in (corpus, beside):
         made.mkdir()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from faults import fuzz
 
 PLANTED = """
 import sys
+from pathlib import Path
 import atheris
 sys.path.insert(0, {tests!r})
 from faults import guided
@@ -21,8 +23,9 @@ def read(data, folder):
     {doors}
         raise RuntimeError("found behind {count} doors")
 
-guided.fuzz(Target(corpus=lambda: [b"[12345678]"], read=read, cases=0), 100_000, 1)
+guided.fuzz(Target(corpus=lambda: [b"[12345678]"], read=read, cases=0), 100_000, 1, Path({folder!r}))
 """
+FAULTS = Path(fuzz.__file__).parent
 DOORS = 8
 """Each lets one byte in eight through."""
 
@@ -35,7 +38,7 @@ def run(*words):
 @pytest.mark.parametrize("target", ["manifests", "journals", "signatures"])
 def test_parsers_bear_what_reaches_further(target):
     """What is built on inputs that reached new code gives a result or an error of keepbest's, and nothing else."""
-    done = run(fuzz.__file__.replace("fuzz.py", "guided.py"), "--cases", "2000", "--target", target)
+    done = run(FAULTS / "guided.py", "--cases", "2000", "--target", target)
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"cases, ([\d,]+) edges", done.stdout)[1].replace(",", "")) >= 10
 
@@ -48,7 +51,8 @@ def test_coverage_guides_the_fuzzer(tmp_path):
     )
     raises = f"{doors}\n{'    ' * (DOORS - 1)}"
     script = tmp_path / "planted.py"
-    script.write_text(PLANTED.format(tests=str(fuzz.__file__).rpartition("/faults/")[0], doors=raises, count=DOORS))
-    done = run(str(script))
+    tests, folder = str(FAULTS.parent), str(tmp_path)
+    script.write_text(PLANTED.format(tests=tests, folder=folder, doors=raises, count=DOORS))
+    done = run(script)
     assert done.returncode != 0
     assert f"found behind {DOORS} doors" in done.stdout + done.stderr
