@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: the keepbest command needs {error.name}. {install('cli')}\n")
         return 2
     if arguments is None:
+        # pydantic looks through every installed package for plugins, which takes longer than to read a run.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     return run(arguments)
 

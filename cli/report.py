@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -96,8 +95,14 @@ def report(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     else:
         runs, charts = words.count(len(sources), "run"), words.count(len(held.charts.charts), "chart")
         screen.line(f"Wrote {output} ({words.size(len(text))}): {runs}, {charts}.")
-    if show and not webbrowser.open(path.as_uri()):
+    if show and not _open(path):
         click.echo(f"Warning: no browser was found to open {printable(str(path))} with.", err=True)
+
+
+def _open(path: Path) -> bool:
+    import webbrowser  # noqa: PLC0415 - a page that is only written needs none
+
+    return webbrowser.open(path.as_uri())
 
 
 def _to_json(path: Path, nbytes: int, charts: int, sources: Sequence[Source]) -> ReportJson:

@@ -30,8 +30,7 @@ from ..storage.tensorfile import TensorSpec
 from ..storage.typedjson import Json
 from ..storage.verify import verify
 from .live import LiveTensors
-from .position import Position
-from .saver import name_checkpoint
+from .position import Position, name_checkpoint
 from .state import source_of
 from .tensor import TensorSource
 from .tensor_names import TensorNames

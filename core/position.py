@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..errors import ConfigError
+from ..storage.layout import checkpoint_name
 
 LONGEST = 2**62
 """Epochs and steps beyond which no training goes: what another program says of more is no count."""
@@ -78,6 +80,12 @@ class Position:
         if self.steps_in_epoch:
             return f"epoch {self.next_epoch + 1}, step {self.step}"
         return f"the end of epoch {self.next_epoch}" if self.next_epoch else f"step {self.step}"
+
+
+def name_checkpoint(position: Position) -> tuple[str, str]:
+    """Return a fresh name for a checkpoint that is taken here, and the write id that makes it so."""
+    write_id = uuid.uuid4().hex
+    return checkpoint_name(epoch=position.epoch, step=position.step, write_id=write_id), write_id
 
 
 def _count(name: str, value: Any) -> int:

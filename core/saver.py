@@ -14,7 +14,7 @@ from ..errors import StorageError
 from ..storage import progress, statefile
 from ..storage.backend import Backend
 from ..storage.commit import BytesDraft, Draft, LinkDraft
-from ..storage.layout import STATE_FILE, checkpoint_name, data_key, weights_name
+from ..storage.layout import STATE_FILE, data_key, weights_name
 from ..storage.manifest import Artifact, CheckpointInfo, Manifest, Score
 from ..storage.run_writer import RunWriter
 from .arriving import BrokenOffError
@@ -57,12 +57,6 @@ class Committed:
     """Seconds, monotonic, at which it was committed and durable."""
     retired: tuple[str, ...]
     """Names of the checkpoints that were deleted after it."""
-
-
-def name_checkpoint(position: Position) -> tuple[str, str]:
-    """Return a fresh name and the write id that makes it so."""
-    write_id = uuid.uuid4().hex
-    return checkpoint_name(epoch=position.epoch, step=position.step, write_id=write_id), write_id
 
 
 class Saver:

@@ -22,7 +22,8 @@ from .mirroring import Mirroring
 from .overlap import Overlap
 from .pace import Pace
 from .policy import CheckpointPolicy
-from .saver import Saver, SaveRequest, name_checkpoint
+from .position import name_checkpoint
+from .saver import Saver, SaveRequest
 from .snapshot import Snapshot, Snapshots
 from .staging import Staging
 from .tracker import SaveTracker

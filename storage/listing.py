@@ -6,10 +6,11 @@ file is still there and as long as it was.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, FailFast, TypeAdapter
+from pydantic import FailFast, TypeAdapter
 
 from ..errors import DamagedError, DamagedManifestError, ObjectNotFoundError
 from .backend import Backend, Entry
@@ -48,14 +49,16 @@ class Listing:
         return max(self.sizes, default=0)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
     manifest_bytes: int
     checkpoint: CheckpointInfo
 
 
-_RECORDS = TypeAdapter(Annotated[list[_Record], FailFast()])
+@functools.cache
+def _records() -> TypeAdapter[list[_Record]]:
+    """Return what reads and writes an index; to build it takes longer than to list a run that has none."""
+    return TypeAdapter(Annotated[list[_Record], FailFast()])
 
 
 def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
@@ -141,7 +144,7 @@ def write_index(backend: Backend, listing: Listing) -> str:
         _Record(manifest_bytes=listing.sizes[checkpoint.sequence], checkpoint=checkpoint)
         for checkpoint in listing.checkpoints
     ]
-    backend.replace(key, seal(_RECORDS.dump_json(records)))
+    backend.replace(key, seal(_records().dump_json(records)))
     backend.delete(other for other in listing.index_keys if other != key)
     return key
 
@@ -155,7 +158,7 @@ def _read_index(backend: Backend, index: Entry) -> dict[int, _Record]:
     if index.size > _LARGEST:
         return {}
     try:
-        records = _RECORDS.validate_json(unseal(backend.read(index.key), f"{backend.url}/{index.key}"))
+        records = _records().validate_json(unseal(backend.read(index.key), f"{backend.url}/{index.key}"))
     except (DamagedError, ObjectNotFoundError, ValueError, RecursionError, MemoryError):  # a hint that is of no use
         return {}
     return {record.checkpoint.sequence: record for record in records}

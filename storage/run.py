@@ -9,15 +9,12 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import AmbiguousNameError, CheckpointNotFoundError, KeepbestError, NotARunError, UntrustedError
 from . import gc, verify
 from .backend import Backend, open_backend
 from .checkpoint import Checkpoint
-from .history import History, Row
-from .htmltable import html_table
-from .journal import Mark, read_entries, read_history
 from .layout import (
     CHECKPOINTS,
     COMMITS,
@@ -30,8 +27,12 @@ from .layout import (
 )
 from .listing import Listing, read_listing
 from .manifest import CheckpointInfo, info, with_todays_scores
-from .notes import Note
 from .trust import Trust, Trusted, as_trusted
+
+if TYPE_CHECKING:
+    from .history import History, Row
+    from .journal import Mark
+    from .notes import Note
 
 _SHOWN = 10
 """Checkpoints that a notebook shows, besides the best."""
@@ -128,6 +129,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the newest checkpoints and the best. Cost: a look."""
+        from .htmltable import html_table  # noqa: PLC0415 - only notebooks need it
+
         try:
             held = self.listing().checkpoints
         except KeepbestError as error:
@@ -233,10 +236,12 @@ class Run:
 
     def history(self) -> History:
         """Return every row on the way to the one logged last, also those after the last checkpoint."""
-        return read_history(self.backend)
+        return self.history_at(None)
 
     def history_at(self, mark: Mark | None) -> History:
         """Return the rows on the way to `mark`."""
+        from .journal import read_history  # noqa: PLC0415 - checkpoints can be had without what reads a history
+
         return read_history(self.backend, mark)
 
     def journal(self) -> list[Row | Note]:
@@ -245,6 +250,8 @@ class Run:
         That is the row logged last, or the checkpoint that training has gone on from since, before it logs anything.
         A run written before notes were kept has none. Cost: one read of the journal.
         """
+        from .journal import read_entries  # noqa: PLC0415 - see above
+
         return read_entries(self.backend)
 
     def verify(self) -> verify.Report:

@@ -7,13 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-import numpy as np
-
 from ...core.direction import Mode
 from ...core.overfitting import generalisation_gap, training_partners
 from ...storage.notes import Decided
 from .. import words
-from .curves import FARTHEST, Axis, Curve, Points, Summary, collect, drawable, summary, thin
+from .curves import FARTHEST, Axis, Curve, Summary, collect, drawable, summary, thin
 from .curves import joined as both
 from .overfit import WINDOW, Overfit, overfit
 from .source import Source
@@ -200,7 +198,7 @@ class _Builder:
             title=title,
             sentences=tuple(_say(label, found, group.axis) for label, found in zip(labels, summaries, strict=True)),
             overfitting=tuple(filter(None, overfitting)),
-            thinned=_say_thinned(sum(len(xs) for xs, _ in thinned), sum(found.points for found in summaries)),
+            thinned=_say_thinned(sum(len(curve.xs) for curve in thinned), sum(found.points for found in summaries)),
             legend=tuple(
                 Legend(name=label, colour=member.colour, dash=member.dash)
                 for label, member in zip(labels, members, strict=True)
@@ -211,9 +209,14 @@ class _Builder:
                 gap=gap,
                 series=[
                     SeriesJson(
-                        run=member.run, name=label, colour=member.colour, dash=member.dash, x=_whole(xs), y=_short(ys)
+                        run=member.run,
+                        name=label,
+                        colour=member.colour,
+                        dash=member.dash,
+                        x=[*curve.xs],
+                        y=_short(curve.ys),
                     )
-                    for member, label, (xs, ys) in zip(members, labels, thinned, strict=True)
+                    for member, label, curve in zip(members, labels, thinned, strict=True)
                 ],
                 best=list(best),
                 shade=[(run, *span) for run, found in overfits for span in found.spans],
@@ -235,9 +238,10 @@ class _Builder:
     def _gaps(self, name: str, keys: Sequence[str]) -> list[_Member]:
         found = []
         for run, validation, training, mode in self._pairs(name, keys):
-            xs, mine, others = both(validation, training)
-            if len(xs):
-                gap = Curve(name=name, xs=xs, ys=_gap(mine, others, mode))
+            points = both(validation, training)
+            if points:
+                gaps = [generalisation_gap(mine, other, mode) for _, mine, other in points]
+                gap = Curve(name=name, xs=[x for x, _, _ in points], ys=gaps)
                 found.append(_Member(run, gap, 0, trains=False, alone=self._alone))
         return found
 
@@ -292,9 +296,8 @@ def _place(epoch: int | None, step: int, axis: Axis) -> float | None:
 
 def _near(curve: Curve, x: float) -> float | None:
     """Return the value at the place nearest to `x`."""
-    seen = drawable(curve.ys)
-    xs, ys = curve.xs[seen], curve.ys[seen]
-    return float(ys[abs(xs - x).argmin()]) if len(xs) else None
+    nearest = min(curve.drawn(), key=lambda point: abs(point[0] - x), default=None)
+    return None if nearest is None else nearest[1]
 
 
 def _groups(sources: Sequence[Source], curves: Sequence[Mapping[Axis, Mapping[str, Curve]]]) -> list[_Group]:
@@ -322,18 +325,9 @@ def _grouped(axis: Axis, names: Sequence[str], runs: Sequence[Collection[str]]) 
     ]
 
 
-def _gap(mine: Points, others: Points, mode: Mode) -> Points:
-    pairs = zip(mine.tolist(), others.tolist(), strict=True)
-    return np.array([generalisation_gap(one, other, mode) for one, other in pairs], np.float64)
-
-
-def _whole(xs: Points) -> list[int]:
-    return [int(x) for x in xs.tolist()]
-
-
-def _short(ys: Points) -> list[float | None]:
+def _short(ys: Sequence[float]) -> list[float | None]:
     """Return values with seven digits, which is what a chart can show and more."""
-    return [float(f"{y:.7g}") if seen else None for y, seen in zip(ys.tolist(), drawable(ys).tolist(), strict=True)]
+    return [float(f"{y:.7g}") if drawable(y) else None for y in ys]
 
 
 def _say(label: str, found: Summary, axis: Axis) -> str:

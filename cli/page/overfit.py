@@ -53,8 +53,7 @@ def _noted(entries: Iterable[Row | Note], monitor: str) -> list[tuple[float, boo
 
 def _found(validation: Curve, training: Curve, mode: Mode) -> list[tuple[float, bool]]:
     watch = OverfittingWatch(mode, WINDOW)
-    xs, mine, others = joined(validation, training)
-    return [(x, watch.see(*pair)) for x, *pair in zip(xs.tolist(), mine.tolist(), others.tolist(), strict=True)]
+    return [(x, watch.see(mine, other)) for x, mine, other in joined(validation, training)]
 
 
 def _spans(checks: Sequence[tuple[float, bool]]) -> tuple[tuple[float, float], ...]:

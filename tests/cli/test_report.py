@@ -2,14 +2,15 @@
 
 import base64
 import hashlib
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from contracts import trained
 from contracts.stateful import Weights
@@ -509,14 +510,13 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path):
 )
 def test_a_thinned_curve_keeps_its_ends_and_its_extremes(values, limit):
     """However few points are drawn, the first, the last, the lowest and the highest are among them, in order."""
-    curve = curves.Curve(name="x", xs=np.arange(len(values), dtype=float), ys=np.array(values))
-    xs, ys = curves.thin(curve, limit)
-    assert np.all(np.diff(xs) > 0)
-    assert (xs[0], xs[-1]) == (0, len(values) - 1)
-    assert len(xs) <= max(limit, 2) + 2
-    assert all(np.array_equal(ys[place], values[int(x)], equal_nan=True) for place, x in enumerate(xs))
-    whole = curves.summary(curve)
-    thinned = curves.summary(curves.Curve(name="x", xs=xs, ys=ys))
+    curve = curves.Curve(name="x", xs=range(len(values)), ys=values)
+    thin = curves.thin(curve, limit)
+    assert all(before < after for before, after in itertools.pairwise(thin.xs))
+    assert (thin.xs[0], thin.xs[-1]) == (0, len(values) - 1)
+    assert len(thin.xs) <= max(limit, 2) + 2
+    assert all(y is values[x] for x, y in zip(thin.xs, thin.ys, strict=True))
+    whole, thinned = curves.summary(curve), curves.summary(thin)
     if whole.lowest is not None:
         assert thinned.lowest[1] == whole.lowest[1]
         assert thinned.highest[1] == whole.highest[1]
@@ -524,17 +524,17 @@ def test_a_thinned_curve_keeps_its_ends_and_its_extremes(values, limit):
 
 def test_a_short_curve_is_drawn_as_it_is():
     """Nothing is left out where everything can be shown, gaps included."""
-    curve = curves.Curve(name="x", xs=np.arange(5.0), ys=np.array([1.0, np.nan, 2.0, np.inf, 3.0]))
-    xs, ys = curves.thin(curve, 5)
-    assert xs.tolist() == [0, 1, 2, 3, 4]
-    assert curves.drawable(ys).tolist() == [True, False, True, False, True]
+    curve = curves.Curve(name="x", xs=range(5), ys=[1.0, math.nan, 2.0, math.inf, 3.0])
+    thin = curves.thin(curve, 5)
+    assert [*thin.xs] == [0, 1, 2, 3, 4]
+    assert [curves.drawable(y) for y in thin.ys] == [True, False, True, False, True]
     assert curves.summary(curve).missing == 2
 
 
 def test_of_several_values_at_one_place_the_last_counts():
     """Rows out of order are drawn in order, and a place that was logged twice once."""
     found = curves.collect([row(2, a=1.0), row(0, a=2.0), row(2, a=3.0)])["epoch"]["a"]
-    assert (found.xs.tolist(), found.ys.tolist()) == ([1, 3], [2.0, 3.0])
+    assert (found.xs, found.ys) == ([1, 3], [2.0, 3.0])
 
 
 def test_overfitting_without_notes_is_found_by_the_same_rule(read, journal):
