@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ..storage.layout import whole_name
 from ..storage.manifest import CheckpointInfo, Score, todays_scores
-from ..storage.notes import Decided
 from ..storage.run import best_of, newest_complete
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def left(checkpoints: Iterable[CheckpointInfo], entries: Iterable[Row | Note]) -
     Training left their way to go on from an earlier checkpoint, or they were brought in. That is known by what was
     decided in their epoch, or, of a run without notes, by what was logged there.
     """
+    from ..storage.notes import Decided  # noqa: PLC0415 - a listing is marked without its journal
+
     logged: dict[int, Mapping[str, float]] = {}
     decided: dict[int | None, set[str | None]] = {}
     for entry in entries:

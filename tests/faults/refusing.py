@@ -19,7 +19,7 @@ from faults.syscalls import Call
 
 _DISK_FULL = ("ENOSPC", "EDQUOT")
 CALLS = (
-    (Call("openat", paths=(1,)), ("EMFILE", "EIO", "ENOMEM")),
+    (Call("openat", paths=(1,)), ("EMFILE", "EIO", "ENOMEM", *_DISK_FULL, "EROFS")),
     (Call("write", fd=0), (*_DISK_FULL, "EIO")),
     (Call("pwrite64", fd=0), (*_DISK_FULL, "EIO")),
     (Call("fallocate", fd=0), (*_DISK_FULL, "EIO")),

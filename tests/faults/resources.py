@@ -247,12 +247,13 @@ def counted(folder: Path, setting: Setting) -> dict[str, int]:
     return counts
 
 
-def refusals(counts: Mapping[str, int]) -> Iterator[Refusal]:
-    """Yield each error at each call."""
+def refusals(counts: Mapping[str, int], setting: Setting) -> Iterator[Refusal]:
+    """Yield an error at each call; at the same call another one in each setting."""
+    turn = SETTINGS.index(setting)
     for call, count in counts.items():
+        errors = ERRORS[call]
         for number in range(1, count + 1):
-            for error in ERRORS[call]:
-                yield Refusal(call=call, number=number, error=error)
+            yield Refusal(call=call, number=number, error=errors[(number + turn) % len(errors)])
 
 
 def _refuse(
@@ -300,7 +301,7 @@ def _left(url: str) -> Iterator[tuple[str, str]]:
 
 def refuse(folder: Path, setting: Setting, *, share: float, seed: int) -> Tally:
     """Let calls fail, one for each story."""
-    planned = list(refusals(counted(folder / "counted", setting)))
+    planned = list(refusals(counted(folder / "counted", setting), setting))
     chosen = random.Random(seed).sample(planned, max(1, round(share * len(planned))))
     row = Tally(
         family="resources", scenario=f"one system call fails while a training saves and a reader reads: {setting}"
@@ -312,7 +313,7 @@ def refuse(folder: Path, setting: Setting, *, share: float, seed: int) -> Tally:
         silent += not told
         for kind, words in harm:
             row.found(kind, f"{refusal} ({about}): {words}")
-    row.remark = f"of {len(planned)} in all; {silent} were got over in silence"
+    row.remark = f"of {len(planned)} calls; {silent} were got over in silence"
     return row
 
 
@@ -407,10 +408,10 @@ def measure(folder: Path, *, sample: bool, seed: int) -> Iterator[Tally]:
     """Refuse each call, then give too little of everything."""
     logging.disable(logging.WARNING)  # what could not be tidied up is told a thousand times
     share = 0.1 if sample else 1.0
-    for number, (setting, part) in enumerate(zip(SETTINGS, (0.5, 0.2, 0.2), strict=True)):
+    for number, setting in enumerate(SETTINGS):
         place = folder / f"setting-{number}"
         place.mkdir()
-        yield refuse(place, setting, share=share * part, seed=seed)
+        yield refuse(place, setting, share=share, seed=seed)
     for what in LIMITS:
         yield limit(folder, what, share=share, seed=seed)
     try:
