@@ -65,7 +65,7 @@ ELSEWHERE = {
 
 NEEDED = {
     "rich": ("tables need rich; --json works without.", "cli"),
-    "plotext": ("curves need plotext; --json works without.", "cli"),
+    "plotille": ("curves need plotille; --json works without.", "cli"),
     "jinja2": ("a page needs jinja2.", "report"),
 }
 """Each package that a verb imports only when it needs it: what cannot be done without, and the extra that has it."""

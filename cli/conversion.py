@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import click
 
-from ..core import foreign, foreign_folder, foreign_h5
+from ..core import foreign_folder
 from ..errors import CheckpointNotFoundError, ObjectExistsError
 from ..storage.checkpoint import Checkpoint
 from ..storage.foreign import Placed, place
@@ -62,6 +62,8 @@ def into(
     source: converting.Source, target: str, storage_options: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> ConvertJson:
     """Write a checkpoint of others into the run `target`."""
+    from ..core import foreign  # noqa: PLC0415 - it imports NumPy, and a checkpoint is given back without
+
     converting.check_run(target)
     try:
         writer = foreign.open_target(target, storage_options, append=bool(settings["append"]))
@@ -116,6 +118,8 @@ def _writer(kind: str, checkpoint: Checkpoint, name: str, model: Path | None) ->
     if model is not None:
         write = converting.imported("adapters.keras.foreign", "write_weights")
         return lambda path: write(path, checkpoint, name, model)
+    from ..core import foreign_h5  # noqa: PLC0415 - see `into`
+
     arrays = checkpoint.load(name)
     if not foreign_h5.can_write(arrays):
         raise click.ClickException(

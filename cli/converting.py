@@ -10,17 +10,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ..core.foreign import Found
 from ..storage.local import local_path
 from ..storage.printable import printable
 from . import install
 
+if TYPE_CHECKING:
+    from ..core.foreign import Found
+
+    Reader = Callable[[Path, str], AbstractContextManager[Found]]
+
 Kind = Literal["pth", "weights.h5", "hf"]
-Reader = Callable[[Path, str], AbstractContextManager[Found]]
 
 _TORCH = ("adapters.torch.foreign", "read")
 _FILES = {

@@ -1,23 +1,21 @@
-"""Curves: one panel as lines of text, drawn by plotext, which is touched only here.
+"""Curves: one panel as lines of text, drawn on plotille's canvas, which is touched only here.
 
-plotext has one figure for the whole process. Each drawing takes it empty and leaves it empty, one at a time. Names
-never get there: what it draws are lines, marks and numbers, so nothing in it could steer the terminal.
+Names never get there: what is drawn are lines, marks and numbers, so nothing in it could steer the terminal.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
-import plotext
+from plotille import Canvas
 
+from . import frame
+from .frame import framed
 from .panels import Curve, Panel
-
-_ALONE = threading.Lock()
+from .ticks import logarithmic_ticks, ticks, whole_ticks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,32 +23,39 @@ class Pens:
     """What lines and marks are drawn with: each differs from the others without colours, too."""
 
     curve: str
-    """As plotext names it."""
+    """A character, or `DOTS`."""
     training: str
     best: str
     saved: str
-    frame: Mapping[int, int | str]
-    """What stands for the characters of plotext's frame."""
+    frame: frame.Frame
 
 
-FINE = Pens(curve="braille", training="·", best="●", saved="○", frame={})
-COARSE = Pens(curve="*", training=".", best="@", saved="o", frame=str.maketrans("│─┌┐└┘├┤┬┴┼", "|-+++++++++"))
+DOTS = "braille"
+"""Lines of the dots that braille writes, eight to a character."""
+
+FINE = Pens(curve=DOTS, training="·", best="●", saved="○", frame=frame.FINE)
+COARSE = Pens(curve="*", training=".", best="@", saved="o", frame=frame.COARSE)
 """For an output that has nothing but ASCII."""
 
-SAMPLES = {"braille": "⣀⡠⠊", "·": "···", "*": "***", ".": "..."}
+_NO_DOTS = "\u2800"
+
+SAMPLES = {DOTS: "⣀⡠⠊", "·": "···", "*": "***", ".": "..."}
 """How a line looks, for a legend."""
 
 CURVE, TRAINING, BEST = "bright_blue", "yellow", "bold bright_green"
-"""Colours, as rich names them."""
-_PLOTEXT_COLOURS = {CURVE: "blue+", TRAINING: "orange", BEST: "green+"}
+"""Colours, as rich names them; plotille's names of them are the same, and it knows nothing bold."""
 
 _LARGEST, _SMALLEST, _FINEST, _FINEST_LOGARITHM = 8e307, 1e-300, 1e-290, 1e-6
 """Larger values are drawn as this one, as the distance of two floats may be none; so are smaller ones by logarithm; and
 what is closer together is one value, as there are no numbers to mark it with."""
 _FARTHEST = 2**53
 """Epochs and steps that are drawn; a stranger's journal may hold larger ones than a float can."""
+_ACROSS, _UP = 2, 4
+"""Dots of a character."""
 
 _Point = tuple[float, float]
+_Dot = tuple[int, int]
+"""From the left and from below, from 0."""
 
 
 def draw(  # noqa: PLR0913 - what a drawing depends on
@@ -62,7 +67,7 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
     """
     shift = 0 if over_steps else 1  # people count epochs from 1
     lines = [
-        (_points(curve, 2 * width, shift, logarithmic=logarithmic), pen, colour)
+        (_points(curve, _ACROSS * width, shift, logarithmic=logarithmic), pen, colour)
         for curve, pen, colour in (
             (panel.training, pens.training, TRAINING),
             (panel.curve, pens.curve, CURVE),  # the last one lies on top
@@ -72,56 +77,61 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
     drawn = [point for points, _, _ in lines for point in points if point is not None]
     if not drawn:
         return []
-    marked = [(mark, pens.saved, "") for mark in panel.saved]
-    marked += [] if panel.best is None else [(panel.best, pens.best, BEST)]
+    marked = [(mark, pens.saved, None) for mark in panel.saved]
+    marked += [] if panel.best is None else [(panel.best, pens.best, BEST.removeprefix("bold "))]
     placed = [(_scaled(mark.x + shift, mark.y, logarithmic=logarithmic), pen, colour) for mark, pen, colour in marked]
     marks = [(place, pen, colour) for place, pen, colour in placed if place is not None]
     drawn += [place for place, _, _ in marks]
     left, right = _limits([x for x, _ in drawn], least=0.5)
     low, high = _limits([y for _, y in drawn], least=0.0, finest=_FINEST_LOGARITHM if logarithmic else _FINEST)
-    with _figure(width, height) as figure:
-        for points, pen, colour in lines:
-            _line(figure, points, pen, colour)
-        for (x, y), pen, colour in marks:
-            figure.draw(figure.signal([x], [y], marker=_marker(pen, colour)))
-        figure.ruler("x", "lower").lim(left, right).ticks(*_whole_ticks(left, right, width // 10))
-        ticks = _logarithmic_ticks if logarithmic else _ticks
-        figure.ruler("y", "left").lim(low, high).ticks(*ticks(low, high, max(2, height // 4)))
-        figure.label("step" if over_steps else "epoch", "x")
-        text: str = figure.build().string()
-    return text.translate(pens.frame).splitlines()
+    at_side = (logarithmic_ticks if logarithmic else ticks)(low, high, max(2, height // 4))
+    below = whole_ticks(left, right, width // 10)
+    margin = max((len(label) for _, label in at_side), default=0)
+    columns, rows = width - margin - 2, height - 4  # but for the frame, the numbers below and the axis' name
+
+    def dot(x: float, y: float) -> _Dot:
+        return _place(x, left, right, _ACROSS * columns), _place(y, low, high, _UP * rows)
+
+    canvas = Canvas(columns, rows, xmax=_ACROSS * columns, ymax=_UP * rows)
+    for points, pen, colour in lines:
+        _line(canvas, [None if point is None else dot(*point) for point in points], pen, colour)
+    for place, pen, colour in marks:
+        canvas.text(*dot(*place), pen, color=colour)
+    drawing = framed(
+        canvas.plot("\n").replace(_NO_DOTS, " ").splitlines(),
+        columns,
+        pens.frame,
+        left={rows - 1 - dot(left, y)[1] // _UP: label for y, label in at_side},
+        below={dot(x, low)[0] // _ACROSS: label for x, label in below},
+        margin=margin,
+    )
+    return [*drawing, ("step" if over_steps else "epoch").center(width)]
 
 
-@contextlib.contextmanager
-def _figure(width: int, height: int) -> Iterator[Any]:
-    """Give plotext's figure, empty, without colours of its own and of this size, whatever the terminal's."""
-    with _ALONE:
-        try:
-            plotext.terminal.limit(False, False)
-            plotext.figure.clear().theme("colorless").plot_size(width, height)
-            yield plotext.figure
-        finally:
-            plotext.terminal.limit()
-            plotext.figure.clear().theme("default")
+def _place(value: float, low: float, high: float, dots: int) -> int:
+    """Return which of so many dots between two values is that of a third."""
+    return round((value - low) / (high - low) * (dots - 1))
 
 
-def _marker(pen: str, colour: str) -> plotext.marker:
-    return plotext.marker(pen, plotext.pixel(foreground=_PLOTEXT_COLOURS.get(colour)))
-
-
-def _line(figure: Any, points: Sequence[_Point | None], pen: str, colour: str) -> None:
-    drawn = [point for point in points if point is not None]
-    if not drawn:
+def _line(canvas: Canvas, dots: Sequence[_Dot | None], pen: str, colour: str) -> None:
+    """Draw a line over what is there. None is a gap."""
+    ends = [(before or dot, dot) for before, dot in pairwise([None, *dots]) if dot is not None]
+    if pen == DOTS:
+        for put in (False, True):  # to take a dot away takes the character of another line with it
+            for before, dot in ends:
+                canvas.line(*before, *dot, set_=put, color=colour)
         return
-    signal = figure.signal([x for x, _ in drawn], [y for _, y in drawn], marker=_marker(pen, colour))
-    signal.lines()
-    number = 0
-    for before, point in zip([None, *points], points, strict=False):
-        if point is not None:
-            if before is None:
-                signal.line(number, False)
-            number += 1
-    figure.draw(signal)
+    for before, dot in ends:
+        for x, y in _between(before, dot):
+            canvas.text(x, y, pen, color=colour)
+
+
+def _between(begin: _Dot, end: _Dot) -> Iterator[_Dot]:
+    """Yield a dot of each character on the way, both ends included."""
+    (left, low), (right, high) = ((x // _ACROSS, y // _UP) for x, y in (begin, end))
+    parts = max(abs(right - left), abs(high - low), 1)
+    for part in range(parts + 1):
+        yield _ACROSS * (left + round((right - left) * part / parts)), _UP * (low + round((high - low) * part / parts))
 
 
 def _points(curve: Curve, columns: int, shift: int, *, logarithmic: bool) -> list[_Point | None]:
@@ -166,42 +176,3 @@ def _limits(values: Iterable[float], *, least: float, finest: float = _FINEST) -
         return low, high
     apart = max(least, abs(high) * 0.05)
     return low - (apart if apart > finest else 1.0), high + (apart if apart > finest else 1.0)
-
-
-def _ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    """Return at most so many round numbers between two, and how they are written."""
-    step = _round_step((high - low) / most)
-    places = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return places, _labels(places, step)
-
-
-def _whole_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    step = max(1.0, _round_step((high - low) / most))
-    places = [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return places, [f"{place:.0f}" for place in places]
-
-
-def _logarithmic_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    """As `_ticks`, for the values whose logarithms lie between `low` and `high`."""
-    exponents = range(math.ceil(low), math.floor(high) + 1)
-    if len(exponents) >= 2:  # noqa: PLR2004 - from two on they say that the scale is one of powers
-        kept = [exponent for exponent in exponents if exponent % math.ceil(len(exponents) / most) == 0]
-        return [float(exponent) for exponent in kept], [f"1e{exponent}" for exponent in kept]
-    places, labels = _ticks(10**low, 10**high, most)
-    return [math.log10(place) for place in places], labels
-
-
-def _round_step(least: float) -> float:
-    """Return the lowest of 1, 2 and 5, times a power of ten, that is not below `least`."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(times * power for times in (1, 2, 5, 10) if times * power >= least * 0.999999)
-
-
-def _labels(places: Sequence[float], step: float) -> list[str]:
-    """Write numbers that are `step` apart with as many digits as tell them apart."""
-    largest = max(map(abs, places), default=0.0)
-    digits = -math.floor(math.log10(step))
-    if digits <= 5 and largest < 1e6:  # noqa: PLR2004 - else it is shorter with an exponent
-        return [f"{place:.{max(0, digits)}f}" for place in places]
-    significant = max(0, math.floor(math.log10(largest)) + digits) if largest else 0
-    return [f"{place:.{significant}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e") for place in places]

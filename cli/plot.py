@@ -167,7 +167,7 @@ def _mark_to_json(mark: Mark) -> MarkJson:
 
 
 def _show(title: str, panels: Sequence[Panel], width: int, height: int, *, logarithmic: bool, over_steps: bool) -> None:  # noqa: PLR0913 - what a drawing depends on
-    from . import curves  # noqa: PLC0415 - see above; where plotext is missing, nothing is printed before that is said
+    from . import curves  # noqa: PLC0415 - see above; where plotille is missing, nothing is printed before that is said
 
     if width < NARROWEST:
         raise click.ClickException(

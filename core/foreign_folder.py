@@ -14,7 +14,8 @@ from ..storage.checkpoint import Checkpoint
 from ..storage.layout import data_key
 from ..storage.manifest import TensorRecord
 from ..storage.run import Run
-from .foreign_safetensors import INDEX
+
+INDEX = "model.safetensors.index.json"
 
 _PATTERN = "model{suffix}.safetensors"
 _WEIGHTS = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors(\.index\.json)?")

@@ -17,9 +17,9 @@ from ..storage.layout import TENSOR_SUFFIX
 from ..storage.printable import printable
 from ..storage.tensorfile import ITEM_BYTES
 from .foreign import Found, Lazy, Part
+from .foreign_folder import INDEX
 from .tensor import TensorSource
 
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 _LARGEST_INDEX = 100 << 20

@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import PolicyError
-from ..storage.htmltable import html_table
 from ..storage.manifest import CheckpointInfo
 from .monitor import MetricMonitor
 from .policyfile import parse_file, parse_json
@@ -207,6 +206,8 @@ class CheckpointPolicy(MonitorSettings):
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what the policy does, in words."""
+        from ..storage.htmltable import html_table  # noqa: PLC0415 - only notebooks need it
+
         return html_table(type(self).__name__, [], [[line] for line in str(self).splitlines()])
 
     # ── contradictions, refused at construction ───────────────────────────────────────────────────────────────────

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,7 @@ def parse_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise PolicyError(f"{file} is not text in UTF-8: {error}.") from error
     if kind == ".json":
         return parse_json(text, str(file))
-    if kind == ".toml":
-        try:
-            return tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise PolicyError(f"{file} is not valid TOML: {error}.") from error
-    return _parse_yaml(text, str(file))
+    return _parse_toml(text, str(file)) if kind == ".toml" else _parse_yaml(text, str(file))
 
 
 def parse_json(text: str | bytes, what: str = "this policy") -> dict[str, Any]:
@@ -51,6 +45,15 @@ def parse_json(text: str | bytes, what: str = "this policy") -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{what} is not valid JSON: {error}.") from error
+
+
+def _parse_toml(text: str, what: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - few policies are files, and it compiles a dozen patterns
+
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PolicyError(f"{what} is not valid TOML: {error}.") from error
 
 
 def _parse_yaml(text: str, what: str) -> dict[str, Any]:

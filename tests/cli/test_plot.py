@@ -9,7 +9,7 @@ from contracts.terminal import run_in_terminal
 
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli import curves
-from keepbest.cli.panels import Curve, Panel, grouped
+from keepbest.cli.panels import grouped
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
@@ -364,23 +364,3 @@ def test_names_cannot_steer_the_terminal(keepbest, tmp_path):
         assert "\\x1b]0;owned\\x07oss\\n\\x9b2J" in text
         assert not any(not character.isprintable() for character in text.replace("\n", ""))
     assert keepbest("plot", url, "--json").json["panels"][0]["curve"]["metric"] == evil
-
-
-def test_a_drawing_leaves_nothing_behind_in_plotext():
-    """Two drawings know nothing of one another, nor of what somebody else draws with plotext in this process."""
-    import plotext
-
-    def drawing(values):
-        panel = Panel(
-            curve=Curve(metric="m", x=range(len(values)), y=values), training=None, best=None, best_by="", saved=()
-        )
-        return curves.draw(panel, curves.FINE, width=60, height=10, logarithmic=False, over_steps=False)
-
-    empty = plotext.figure.clear().build().string()
-    alone = drawing([1.0, 2.0])
-    plotext.figure.title("somebody else's")
-    plotext.figure.draw(plotext.figure.signal([100.0], [100.0]))
-    assert drawing([1.0, 2.0]) == alone
-    drawing([500.0, 1000.0])
-    assert drawing([1.0, 2.0]) == alone
-    assert plotext.figure.build().string() == empty

@@ -11,7 +11,7 @@ from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli import app
 
 HEAVY = ("torch", "tensorflow", "keras", "jax", "numpy", "fsspec", "pandas", "polars")
-NEEDLESS = ("pydantic", "rich", "plotext", "jinja2", "safetensors", "tenacity", "xxhash")
+NEEDLESS = ("pydantic", "rich", "plotille", "jinja2", "safetensors", "tenacity", "xxhash")
 """What help does without."""
 
 
@@ -80,7 +80,7 @@ def trained(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("verb", "package", "extra"), [("ls", "rich", "cli"), ("plot", "plotext", "cli"), ("report", "jinja2", "report")]
+    ("verb", "package", "extra"), [("ls", "rich", "cli"), ("plot", "plotille", "cli"), ("report", "jinja2", "report")]
 )
 def test_what_a_verb_cannot_do_without_is_named(trained, verb, package, extra):
     """Where a package is missing, the verb that needs it says how to install it, and does nothing."""
@@ -91,7 +91,7 @@ def test_what_a_verb_cannot_do_without_is_named(trained, verb, package, extra):
     assert [path.name for path in trained.parent.iterdir()] == ["trained"]
 
 
-@pytest.mark.parametrize(("verb", "package"), [("ls", "rich"), ("plot", "rich"), ("plot", "plotext")])
+@pytest.mark.parametrize(("verb", "package"), [("ls", "rich"), ("plot", "rich"), ("plot", "plotille")])
 def test_json_does_without_what_draws(trained, verb, package):
     """`--json` works where nothing is installed that only people need."""
     assert process(verb, trained, "--json", code=without(package)).returncode == 0

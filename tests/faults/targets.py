@@ -24,7 +24,7 @@ from keepbest.cli import machine, words
 from keepbest.cli.account import Account
 from keepbest.cli.explaining import story
 from keepbest.cli.explaining_epoch import explained
-from keepbest.core import foreign_safetensors
+from keepbest.core import foreign_folder, foreign_safetensors
 from keepbest.core.position import Position
 from keepbest.core.standing import Standing
 from keepbest.errors import KeepbestError
@@ -367,7 +367,7 @@ def _indexes_of_others() -> list[bytes]:
 
 def _read_index_of_others(data: bytes, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(_honest().model)
-    (folder / foreign_safetensors.INDEX).write_bytes(data)
+    (folder / foreign_folder.INDEX).write_bytes(data)
     with foreign_safetensors.read_folder(folder, "model") as found:
         _fill(found)
 
