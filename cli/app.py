@@ -64,7 +64,7 @@ ELSEWHERE = {
 """What other tools call it: the verb here."""
 
 NEEDED = {
-    "rich": ("tables need rich; --json works without.", "cli"),
+    "rich": ("what a terminal shows needs rich; --json works without.", "cli"),
     "plotille": ("curves need plotille; --json works without.", "cli"),
     "jinja2": ("a page needs jinja2.", "report"),
 }
@@ -149,7 +149,7 @@ def run(arguments: Sequence[str] | None) -> int:
         error.show()
         return ERROR
     except SystemExit as leaving:
-        # click's and rich's answer to a reader that went away (`keepbest ls … | head -1`), which is no "no".
+        # click's answer to a reader that went away (`keepbest ls … | head -1`), which is no "no".
         return found.code if leaving.code == 1 else int(leaving.code or OK)
     except BrokenPipeError:
         # What is still buffered has nowhere to go; without this, Python would complain about it when it exits.

@@ -43,7 +43,7 @@ SAMPLES = {DOTS: "⣀⡠⠊", "·": "···", "*": "***", ".": "..."}
 """How a line looks, for a legend."""
 
 CURVE, TRAINING, BEST = "bright_blue", "yellow", "bold bright_green"
-"""Colours, as rich names them; plotille's names of them are the same, and it knows nothing bold."""
+"""As `screen` takes them; plotille knows the same colours, and nothing bold."""
 
 _LARGEST, _SMALLEST, _FINEST, _FINEST_LOGARITHM = 8e307, 1e-300, 1e-290, 1e-6
 """Larger values are drawn as this one, as the distance of two floats may be none; so are smaller ones by logarithm; and

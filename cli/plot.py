@@ -173,10 +173,10 @@ def _show(title: str, panels: Sequence[Panel], width: int, height: int, *, logar
         raise click.ClickException(
             f"curves need {NARROWEST} columns, and here are {width}. Widen the terminal, or print the values: --json."
         )
-    screen.line(title)
     pens = curves.FINE if screen.can_show("⣿●○─") else curves.COARSE
     legends = [_legend(panel, pens, over_steps=over_steps) for panel in panels]
     widest = max((screen.cells(text) for legend in legends for text, _ in legend), default=0)
+    screen.line(title)
     beside = max(1, min(len(panels), (width + len(_GAP)) // (max(_BESIDE, widest) + len(_GAP))))
     each = (width - len(_GAP) * (beside - 1)) // beside
     for first in range(0, len(panels), beside):

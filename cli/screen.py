@@ -1,20 +1,23 @@
-"""Screen: what people see. Tables and lines through rich, which is imported when the first one is printed.
+"""Screen: what people see: lines and tables, with colours where a terminal reads.
 
 Every text is escaped here, so no verb can forget to. No text is ever cut: a table too wide for the terminal loses the
 columns that its verb calls dispensable, and says which; where no terminal reads, it keeps them all.
+
+A terminal is what says that it is one, and whatever reads where FORCE_COLOR is set. NO_COLOR (https://no-color.org) and
+TERM=dumb turn colours off.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import click
 
 from ..storage.printable import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _GAP = "  "
 
@@ -40,46 +43,38 @@ class Row:
     cells: Sequence[str]
     """One for each column."""
     style: str = ""
-    """As rich names them: "bold", "red"."""
+    """A colour as click names it, "bold", "dim", or several of them: "bold red"."""
 
 
 def line(text: str = "", style: str = "") -> None:
     """Print one line, as long as it is."""
-    from rich.text import Text  # noqa: PLC0415 - see the top
-
-    _console().print(Text(printable(text), style=style), soft_wrap=True)
+    spans([(text, style)])
 
 
 def spans(parts: Iterable[tuple[str, str]]) -> None:
     """Print one line of several texts, each with its style, as long as it is."""
-    from rich.text import Text  # noqa: PLC0415 - see the top
-
-    _console().print(Text.assemble(*((printable(text), style) for text, style in parts)), soft_wrap=True)
+    _write("".join(_styled(printable(text), style) for text, style in parts))
 
 
 def drawing(lines: Iterable[str]) -> None:
-    """Print what a library drew. Of the sequences in it only colours reach the terminal, if it is to have them."""
-    from rich.text import Text  # noqa: PLC0415 - see the top
-
-    _console().print(Text.from_ansi("\n".join(lines)), soft_wrap=True)
+    """Print what a library drew: its lines may have sequences for colours in them, and nothing of a stranger's."""
+    text = "\n".join(lines)
+    _write(text if _has_colours() else click.unstyle(text))
 
 
 def cells(text: str) -> int:
     """Return how many columns `text` takes, as it is printed."""
-    from rich.cells import cell_len  # noqa: PLC0415 - see the top
-
-    return cell_len(printable(text))
+    return _width(printable(text))
 
 
 def is_terminal() -> bool:
-    """Say whether a terminal reads; colours and sizes that it says are then honoured."""
-    return _console().is_terminal
+    """Say whether a terminal reads; the size that it says is then honoured."""
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
 
 
 def width() -> int:
     """Return the terminal's columns; `PLAIN_WIDTH` where none reads."""
-    console = _console()
-    return console.width if console.is_terminal else PLAIN_WIDTH
+    return shutil.get_terminal_size((PLAIN_WIDTH, 1)).columns if is_terminal() else PLAIN_WIDTH
 
 
 def can_show(text: str) -> bool:
@@ -92,26 +87,20 @@ def can_show(text: str) -> bool:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
-    """Print a table.
-
-    Laid out here and only coloured by rich: its own tables take over a millisecond a row, and runs have thousands.
-    """
-    from rich.cells import cell_len  # noqa: PLC0415 - see the top
-    from rich.text import Text  # noqa: PLC0415
-
-    console, held = _console(), list(rows)
+    """Print a table. Cost: microseconds a row; runs have thousands."""
+    held = list(rows)
     texts = [
         [printable(column.title) for column in columns],
         *([printable(cell) for cell in row.cells] for row in held),
     ]
-    widths = [max(map(cell_len, cells)) for cells in zip(*texts, strict=True)]
-    kept = _kept(columns, widths, console.width if console.is_terminal else None)
-    drawn = Text()
+    widths = [max(map(_width, cells)) for cells in zip(*texts, strict=True)]
+    kept = _kept(columns, widths, width() if is_terminal() else None)
+    lines = []
     for style, cells in zip(["bold", *(row.style for row in held)], texts, strict=True):
-        padding = [" " * (width - cell_len(cell)) for width, cell in zip(widths, cells, strict=True)]
+        padding = [" " * (width - _width(cell)) for width, cell in zip(widths, cells, strict=True)]
         padded = [padding[at] + cells[at] if columns[at].number else cells[at] + padding[at] for at in kept]
-        drawn.append(_GAP.join(padded).rstrip() + "\n", style=style)
-    console.print(drawn, soft_wrap=True, end="")
+        lines.append(_styled(_GAP.join(padded).rstrip(), style))
+    _write("\n".join(lines))
     if len(kept) < len(columns):
         line(
             f"Too narrow for: {', '.join(column.title for at, column in enumerate(columns) if at not in kept)}.", "dim"
@@ -126,11 +115,30 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
         line(f"  {printable(name).ljust(width)}  {value}")
 
 
-def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - see the top
+def _write(text: str) -> None:
+    # Not by click, which takes an output of ASCII for a mistake and writes UTF-8 to it.
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()  # so that it stands before what is then said about an error
 
-    # No markup, no emoji, no highlighting: a checkpoint's name is text, whatever brackets it has.
-    return Console(markup=False, emoji=False, highlight=False)
+
+def _styled(text: str, style: str) -> str:
+    if not style or not _has_colours():
+        return text
+    words = style.split()
+    colour = next((word for word in words if word not in {"bold", "dim"}), None)
+    return click.style(text, fg=colour, bold="bold" in words or None, dim="dim" in words or None)
+
+
+def _has_colours() -> bool:
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - few names have other letters
+
+    return cell_len(text)
 
 
 def _kept(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> list[int]:

@@ -60,6 +60,12 @@ def test_a_verb_imports_no_framework(local_run, tmp_path):
         assert not imported_by(words) & set(HEAVY)
 
 
+def test_plain_lines_and_tables_are_printed_without_rich(local_run, tmp_path):
+    """It takes longer to import than click; what moves in a terminal needs it, and letters beyond ASCII."""
+    for words in (["ls", local_run], ["show", local_run], ["explain", local_run], ["gc", local_run]):
+        assert "rich" not in imported_by(words)
+
+
 @pytest.mark.parametrize("verb", [None, *app.VERBS])
 def test_help_imports_nothing_of_ours_but_itself(verb):
     """Help answers at once, for the command and for each verb: nothing is imported that help does not need."""
@@ -80,7 +86,7 @@ def trained(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("verb", "package", "extra"), [("ls", "rich", "cli"), ("plot", "plotille", "cli"), ("report", "jinja2", "report")]
+    ("verb", "package", "extra"), [("plot", "rich", "cli"), ("plot", "plotille", "cli"), ("report", "jinja2", "report")]
 )
 def test_what_a_verb_cannot_do_without_is_named(trained, verb, package, extra):
     """Where a package is missing, the verb that needs it says how to install it, and does nothing."""
