@@ -14,7 +14,7 @@ from plotille import Canvas
 
 from . import frame
 from .frame import framed
-from .panels import Curve, Panel
+from .panels import Curve, Mark, Panel
 from .ticks import logarithmic_ticks, ticks, whole_ticks
 
 
@@ -54,6 +54,7 @@ _ACROSS, _UP = 2, 4
 """Dots of a character."""
 
 _Point = tuple[float, float]
+_Colour = str | None
 _Dot = tuple[int, int]
 """From the left and from below, from 0."""
 
@@ -66,7 +67,7 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
     Values that are not finite, and with `logarithmic` those that are not above 0, are gaps.
     """
     shift = 0 if over_steps else 1  # people count epochs from 1
-    lines = [
+    lines: list[tuple[list[_Point | None], str, _Colour]] = [
         (_points(curve, _ACROSS * width, shift, logarithmic=logarithmic), pen, colour)
         for curve, pen, colour in (
             (panel.training, pens.training, TRAINING),
@@ -77,11 +78,8 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
     drawn = [point for points, _, _ in lines for point in points if point is not None]
     if not drawn:
         return []
-    marked = [(mark, pens.saved, None) for mark in panel.saved]
-    marked += [] if panel.best is None else [(panel.best, pens.best, BEST.removeprefix("bold "))]
-    placed = [(_scaled(mark.x + shift, mark.y, logarithmic=logarithmic), pen, colour) for mark, pen, colour in marked]
-    marks = [(place, pen, colour) for place, pen, colour in placed if place is not None]
-    drawn += [place for place, _, _ in marks]
+    marks = list(_marks(panel, pens, shift, logarithmic=logarithmic))
+    drawn += [point for point, _, _ in marks]
     left, right = _limits([x for x, _ in drawn], least=0.5)
     low, high = _limits([y for _, y in drawn], least=0.0, finest=_FINEST_LOGARITHM if logarithmic else _FINEST)
     at_side = (logarithmic_ticks if logarithmic else ticks)(low, high, max(2, height // 4))
@@ -95,8 +93,8 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
     canvas = Canvas(columns, rows, xmax=_ACROSS * columns, ymax=_UP * rows)
     for points, pen, colour in lines:
         _line(canvas, [None if point is None else dot(*point) for point in points], pen, colour)
-    for place, pen, colour in marks:
-        canvas.text(*dot(*place), pen, color=colour)
+    for point, pen, colour in marks:
+        canvas.text(*dot(*point), pen, color=colour)
     drawing = framed(
         canvas.plot("\n").replace(_NO_DOTS, " ").splitlines(),
         columns,
@@ -113,7 +111,7 @@ def _place(value: float, low: float, high: float, dots: int) -> int:
     return round((value - low) / (high - low) * (dots - 1))
 
 
-def _line(canvas: Canvas, dots: Sequence[_Dot | None], pen: str, colour: str) -> None:
+def _line(canvas: Canvas, dots: Sequence[_Dot | None], pen: str, colour: _Colour) -> None:
     """Draw a line over what is there. None is a gap."""
     ends = [(before or dot, dot) for before, dot in pairwise([None, *dots]) if dot is not None]
     if pen == DOTS:
@@ -132,6 +130,17 @@ def _between(begin: _Dot, end: _Dot) -> Iterator[_Dot]:
     parts = max(abs(right - left), abs(high - low), 1)
     for part in range(parts + 1):
         yield _ACROSS * (left + round((right - left) * part / parts)), _UP * (low + round((high - low) * part / parts))
+
+
+def _marks(panel: Panel, pens: Pens, shift: int, *, logarithmic: bool) -> Iterator[tuple[_Point, str, _Colour]]:
+    """Yield where checkpoints stand, and with what in which colour they are drawn; the best, on top, is the last."""
+    marked: list[tuple[Mark, str, _Colour]] = [(mark, pens.saved, None) for mark in panel.saved]
+    if panel.best is not None:
+        marked.append((panel.best, pens.best, BEST.removeprefix("bold ")))
+    for mark, pen, colour in marked:
+        point = _scaled(mark.x + shift, mark.y, logarithmic=logarithmic)
+        if point is not None:
+            yield point, pen, colour
 
 
 def _points(curve: Curve, columns: int, shift: int, *, logarithmic: bool) -> list[_Point | None]:

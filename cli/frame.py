@@ -12,7 +12,7 @@ class Frame:
 
     across: str
     down: str
-    corners: str
+    corners: tuple[str, str, str, str]
     """Of the top, left and right; then those below."""
     left: str
     """A tick at the left."""
@@ -20,8 +20,8 @@ class Frame:
     """A tick below."""
 
 
-FINE = Frame(across="─", down="│", corners="┌┐└┘", left="┤", below="┬")
-COARSE = Frame(across="-", down="|", corners="++++", left="+", below="+")
+FINE = Frame(across="─", down="│", corners=("┌", "┐", "└", "┘"), left="┤", below="┬")
+COARSE = Frame(across="-", down="|", corners=("+", "+", "+", "+"), left="+", below="+")
 """For an output that has nothing but ASCII."""
 
 

@@ -10,9 +10,8 @@ import functools
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import pydantic
 from pydantic import TypeAdapter, ValidationError
 
 from .jsonfloat import float_to_json
@@ -147,6 +146,10 @@ class Ended(_Note):
 
 Note = Began | Decided | Saved | SaveFailed | WentBack | Ended
 
+_KINDS: dict[str, type[Note]] = {
+    "began": Began, "decided": Decided, "saved": Saved, "failed": SaveFailed, "back": WentBack, "ended": Ended,
+}  # fmt: skip
+
 
 def note_to_json(note: Note) -> dict[str, Any]:
     """Return a note's fields as plain data for a line of the journal; what is as usual is left out."""
@@ -155,15 +158,19 @@ def note_to_json(note: Note) -> dict[str, Any]:
 
 def note_from_json(line: Mapping[str, Any]) -> Note | None:
     """Return the note that a line of the journal holds; None for one of an unknown kind, or a damaged one."""
+    kind = line.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        return None
     try:
-        return _adapter().validate_python(line)
+        return _reader(kind).validate_python(line)
     except (ValidationError, RecursionError):
         return None
 
 
 @functools.cache
-def _adapter() -> TypeAdapter[Note]:
-    return TypeAdapter(Annotated[Note, pydantic.Field(discriminator="kind")])
+def _reader(kind: str) -> TypeAdapter[Note]:
+    """Return what checks notes of a kind; to build those of all takes longer than to read a short journal."""
+    return TypeAdapter(_KINDS[kind])
 
 
 def _unusual(record: Note | Check) -> dict[str, Any]:

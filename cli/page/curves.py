@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 from ...storage.history import Row
@@ -97,8 +98,8 @@ def summary(curve: Curve) -> Summary:
         missing=len(curve.xs) - len(drawn),
         first=drawn[0] if drawn else None,
         last=drawn[-1] if drawn else None,
-        lowest=min(drawn, key=_value, default=None),
-        highest=max(drawn, key=_value, default=None),
+        lowest=min(drawn, key=itemgetter(1), default=None),
+        highest=max(drawn, key=itemgetter(1), default=None),
     )
 
 
@@ -106,10 +107,6 @@ def joined(one: Curve, other: Curve) -> list[tuple[int, float, float]]:
     """Return the places at which both have a value that can be drawn, each with the values of both."""
     others = dict(other.drawn())
     return [(x, y, others[x]) for x, y in one.drawn() if x in others]
-
-
-def _value(point: tuple[int, float]) -> float:
-    return point[1]
 
 
 def _curve(name: str, values: dict[int, float]) -> Curve:

@@ -248,7 +248,7 @@ def counted(folder: Path, setting: Setting) -> dict[str, int]:
 
 
 def refusals(counts: Mapping[str, int], setting: Setting) -> Iterator[Refusal]:
-    """Yield an error at each call; at the same call another one in each setting."""
+    """Yield an error at each call; at the same call another one in each setting, where there are several."""
     turn = SETTINGS.index(setting)
     for call, count in counts.items():
         errors = ERRORS[call]
