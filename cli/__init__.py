@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import gc as cycles  # not gc: when a verb is imported, its name becomes one of this package
 import os
 import sys
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if own:
         # pydantic looks through every installed package for plugins, which takes longer than to read a run.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-        gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
+        cycles.set_threshold(_COLLECT_AFTER, *cycles.get_threshold()[1:])
     try:
         from .app import run  # noqa: PLC0415 - the library must import without what the command needs
     except ModuleNotFoundError as error:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     code = run(arguments)
     if own:
-        gc.freeze()  # Python looks for cycles once more when it exits: a tenth of the time of a short verb
+        cycles.freeze()  # Python looks for cycles once more when it exits: a tenth of the time of a short verb
     return code
 
 

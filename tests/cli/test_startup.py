@@ -45,6 +45,14 @@ def test_python_dash_m_is_the_command():
     assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "keepbest", "")
 
 
+@pytest.mark.parametrize("verb", ["ls", "show", "explain", "verify", "gc", "plot", "watch"])
+def test_a_verb_ends_well_in_a_process_of_its_own(local_run, verb):
+    """What the command does for its own process, before a verb and after it, is no harm to any."""
+    done = process(verb, local_run)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
 def test_a_verb_imports_no_framework(local_run, tmp_path):
     """Looking at a run is quick and needs no framework installed: none is imported, nor are NumPy and fsspec."""
     for words in (
