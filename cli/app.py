@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import sys
 import traceback
 import warnings
@@ -21,7 +20,7 @@ import click
 from .. import __version__
 from ..errors import KeepbestError, did_you_mean
 from ..storage.printable import printable
-from . import install
+from . import install, output
 from .words import printable_lines
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ ELSEWHERE = {
 """What other tools call it: the verb here."""
 
 NEEDED = {
-    "rich": ("what a terminal shows needs rich; --json works without.", "cli"),
+    "rich": ("what moves in a terminal needs rich; --json works without.", "cli"),
     "plotille": ("curves need plotille; --json works without.", "cli"),
     "jinja2": ("a page needs jinja2.", "report"),
 }
@@ -142,7 +141,6 @@ def run(arguments: Sequence[str] | None) -> int:
     try:
         with _warnings_as_sentences():
             code = keepbest.main(arguments, prog_name="keepbest", standalone_mode=False, obj=found)
-            sys.stdout.flush()
     except click.exceptions.Abort:
         return INTERRUPTED
     except click.ClickException as error:
@@ -152,8 +150,7 @@ def run(arguments: Sequence[str] | None) -> int:
         # click's answer to a reader that went away (`keepbest ls … | head -1`), which is no "no".
         return found.code if leaving.code == 1 else int(leaving.code or OK)
     except BrokenPipeError:
-        # What is still buffered has nowhere to go; without this, Python would complain about it when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.let_go()
         return found.code
     except Exception:  # noqa: BLE001 - the user sees it whole; Python's own exit code for it would read as "no"
         click.echo(printable_lines(traceback.format_exc()), err=True, nl=False)

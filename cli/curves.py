@@ -91,9 +91,11 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
         return _place(x, left, right, _ACROSS * columns), _place(y, low, high, _UP * rows)
 
     canvas = Canvas(columns, rows, xmax=_ACROSS * columns, ymax=_UP * rows)
-    for points, pen, colour in lines:
-        _line(canvas, [None if point is None else dot(*point) for point in points], pen, colour)
+    for number, (points, pen, colour) in enumerate(lines):
+        _line(canvas, [None if point is None else dot(*point) for point in points], pen, colour, first=number == 0)
     for point, pen, colour in marks:
+        for under in (TRAINING, CURVE):  # a character without a colour keeps the one of what it covers
+            canvas.text(*dot(*point), pen, set_=False, color=under)
         canvas.text(*dot(*point), pen, color=colour)
     drawing = framed(
         canvas.plot("\n").replace(_NO_DOTS, " ").splitlines(),
@@ -103,7 +105,7 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
         below={dot(x, low)[0] // _ACROSS: label for x, label in below},
         margin=margin,
     )
-    return [*drawing, ("step" if over_steps else "epoch").center(width)]
+    return [*drawing, " " * margin + ("step" if over_steps else "epoch").center(width - margin)]
 
 
 def _place(value: float, low: float, high: float, dots: int) -> int:
@@ -111,11 +113,11 @@ def _place(value: float, low: float, high: float, dots: int) -> int:
     return round((value - low) / (high - low) * (dots - 1))
 
 
-def _line(canvas: Canvas, dots: Sequence[_Dot | None], pen: str, colour: _Colour) -> None:
-    """Draw a line over what is there. None is a gap."""
+def _line(canvas: Canvas, dots: Sequence[_Dot | None], pen: str, colour: _Colour, *, first: bool) -> None:
+    """Draw a line over what is there; nothing, if it is the first. None is a gap."""
     ends = [(before or dot, dot) for before, dot in pairwise([None, *dots]) if dot is not None]
     if pen == DOTS:
-        for put in (False, True):  # to take a dot away takes the character of another line with it
+        for put in (True,) if first else (False, True):  # a dot that is taken away takes what covers it with it
             for before, dot in ends:
                 canvas.line(*before, *dot, set_=put, color=colour)
         return

@@ -12,9 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import click
-
 from ..storage.jsonfloat import float_to_json, floats_to_json
+from . import output
 
 if TYPE_CHECKING:
     from ..storage.manifest import CheckpointInfo, Score
@@ -53,7 +52,8 @@ class CheckpointJson(TypedDict):
 
 def emit(schema: str, body: Mapping[str, Any]) -> None:
     """Print one object."""
-    click.echo(json.dumps({"schema": f"keepbest.{schema}", **body}, allow_nan=False, separators=(",", ":")))
+    text = json.dumps({"schema": f"keepbest.{schema}", **body}, allow_nan=False, separators=(",", ":"))
+    output.write(f"{text}\n")
 
 
 def checkpoint(info: CheckpointInfo) -> CheckpointJson:

@@ -30,6 +30,11 @@ class Redraw:
             vertical_overflow="visible",
         )
 
+    @property
+    def possible(self) -> bool:
+        """Standard output is a terminal that can be drawn in, as rich finds."""
+        return self._console.is_terminal and not self._console.is_dumb_terminal
+
     def __enter__(self) -> Self:
         self._live.start()
         return self

@@ -3,14 +3,14 @@
 Every text is escaped here, so no verb can forget to. No text is ever cut: a table too wide for the terminal loses the
 columns that its verb calls dispensable, and says which; where no terminal reads, it keeps them all.
 
-A terminal is what says that it is one, and whatever reads where FORCE_COLOR is set. NO_COLOR (https://no-color.org) and
-TERM=dumb turn colours off.
+A terminal is what says that it is one, and whatever reads where FORCE_COLOR is set. There are no colours where NO_COLOR
+is set (https://no-color.org) or FORCE_COLOR is 0, and where TERM says that the terminal has none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,15 @@ from dataclasses import dataclass
 import click
 
 from ..storage.printable import printable
+from . import output
 
 _GAP = "  "
+
+_OFF = {"0", "false", "none"}
+"""What FORCE_COLOR is set to against colours; plotille takes it so as well."""
+
+_SINGLE = dict.fromkeys(map(ord, "⣀⡠⠊·●○"))
+"""Letters of our own beyond ASCII that take one column each."""
 
 PLAIN_WIDTH = 80
 """Columns where no terminal reads."""
@@ -53,13 +60,13 @@ def line(text: str = "", style: str = "") -> None:
 
 def spans(parts: Iterable[tuple[str, str]]) -> None:
     """Print one line of several texts, each with its style, as long as it is."""
-    _write("".join(_styled(printable(text), style) for text, style in parts))
+    output.write("".join(_styled(printable(text), style) for text, style in parts) + "\n")
 
 
 def drawing(lines: Iterable[str]) -> None:
     """Print what a library drew: its lines may have sequences for colours in them, and nothing of a stranger's."""
     text = "\n".join(lines)
-    _write(text if _has_colours() else click.unstyle(text))
+    output.write((text if _has_colours() else click.unstyle(text)) + "\n")
 
 
 def cells(text: str) -> int:
@@ -69,12 +76,20 @@ def cells(text: str) -> int:
 
 def is_terminal() -> bool:
     """Say whether a terminal reads; the size that it says is then honoured."""
-    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+    forced = os.environ.get("FORCE_COLOR", "")
+    return (forced != "" and forced.lower() not in _OFF) or (sys.stdout is not None and sys.stdout.isatty())
 
 
 def width() -> int:
-    """Return the terminal's columns; `PLAIN_WIDTH` where none reads."""
-    return shutil.get_terminal_size((PLAIN_WIDTH, 1)).columns if is_terminal() else PLAIN_WIDTH
+    """Return the terminal's columns, or COLUMNS; `PLAIN_WIDTH` where no terminal reads."""
+    if not is_terminal():
+        return PLAIN_WIDTH
+    said = os.environ.get("COLUMNS", "")
+    sizes = [int(said)] if said.isdecimal() and int(said) else []
+    for stream in (1, 0, 2):  # behind `| less -R` the others still are the terminal
+        with contextlib.suppress(OSError):
+            sizes.append(os.get_terminal_size(stream).columns)
+    return next(filter(None, sizes), PLAIN_WIDTH)
 
 
 def can_show(text: str) -> bool:
@@ -100,7 +115,7 @@ def table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
         padding = [" " * (width - _width(cell)) for width, cell in zip(widths, cells, strict=True)]
         padded = [padding[at] + cells[at] if columns[at].number else cells[at] + padding[at] for at in kept]
         lines.append(_styled(_GAP.join(padded).rstrip(), style))
-    _write("\n".join(lines))
+    output.write("\n".join(lines) + "\n")
     if len(kept) < len(columns):
         line(
             f"Too narrow for: {', '.join(column.title for at, column in enumerate(columns) if at not in kept)}.", "dim"
@@ -115,12 +130,6 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
         line(f"  {printable(name).ljust(width)}  {value}")
 
 
-def _write(text: str) -> None:
-    # Not by click, which takes an output of ASCII for a mistake and writes UTF-8 to it.
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()  # so that it stands before what is then said about an error
-
-
 def _styled(text: str, style: str) -> str:
     if not style or not _has_colours():
         return text
@@ -130,14 +139,18 @@ def _styled(text: str, style: str) -> str:
 
 
 def _has_colours() -> bool:
-    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if os.environ.get("NO_COLOR") or os.environ.get("FORCE_COLOR", "").lower() in _OFF:
+        return False
+    return is_terminal() and os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
 
 
 def _width(text: str) -> int:
-    if text.isascii():
+    if text.translate(_SINGLE).isascii():
         return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415 - few names have other letters
-
+    try:
+        from rich.cells import cell_len  # noqa: PLC0415 - few names have other letters
+    except ModuleNotFoundError:
+        return len(text)
     return cell_len(text)
 
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+_LEAST = 2
+"""A single number says nothing of a scale."""
+
 Ticks = list[tuple[float, str]]
 """Where each stands, lowest first, and its label."""
 
 
 def ticks(low: float, high: float, most: int) -> Ticks:
-    """Return at most about so many round numbers between two."""
+    """Return about `most` round numbers between two: two at least, and none that would be written as another is."""
     step = _round_step((high - low) / most)
-    places = _places(low, high, step)
-    return list(zip(places, _labels(places, step), strict=True))
+    while len(places := _places(low, high, step)) < _LEAST:
+        step = _round_step(step * 0.4)
+    told: dict[str, float] = {}
+    for place, label in zip(places, _labels(places, step), strict=True):
+        told.setdefault(label, place)
+    return [(place, label) for label, place in told.items()]
 
 
 def whole_ticks(low: float, high: float, most: int) -> Ticks:
@@ -24,9 +31,9 @@ def whole_ticks(low: float, high: float, most: int) -> Ticks:
 def logarithmic_ticks(low: float, high: float, most: int) -> Ticks:
     """As `ticks`, for the values whose logarithms to the base 10 lie between `low` and `high`; they stand at those."""
     exponents = range(math.ceil(low), math.floor(high) + 1)
-    if len(exponents) >= 2:  # noqa: PLR2004 - from two on they say that the scale is one of powers
-        thinned = math.ceil(len(exponents) / most)
-        return [(float(exponent), f"1e{exponent}") for exponent in exponents if exponent % thinned == 0]
+    if len(exponents) >= _LEAST:  # they say that the scale is one of powers
+        kept = exponents[:: -math.ceil(len(exponents) / most)]
+        return [(float(exponent), f"1e{exponent}") for exponent in reversed(kept)]
     return [(math.log10(place), label) for place, label in ticks(10**low, 10**high, most)]
 
 

@@ -47,11 +47,18 @@ class Lines:
             screen.line(line)
 
 
-def follow_on_screen(follower: Follower, interval: float) -> None:
-    """Draw how things stand and what happened last, after each look in the same place, until the run has ended."""
+def follow_on_screen(follower: Follower, interval: float) -> bool:
+    """Draw how things stand and what happened last, after each look in the same place, until the run has ended.
+
+    Returns:
+        False: nothing can be drawn here, and nothing was done.
+    """
     from .redraw import Redraw  # noqa: PLC0415 - rich takes 0.1 s to import
 
-    with Redraw() as screen_part:
+    screen_part = Redraw()
+    if not screen_part.possible:
+        return False
+    with screen_part:
 
         def draw(found: Follower) -> None:
             account, now = found.account, time.time()
@@ -61,3 +68,4 @@ def follow_on_screen(follower: Follower, interval: float) -> None:
             screen_part.draw(found.run.url, list(telling.facts(account, found.problem, now)), told[-SHOWN:])
 
         follow(follower, interval, draw, warns=False)
+    return True

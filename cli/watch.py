@@ -53,7 +53,5 @@ def watch(
         wait_for(follower, wait=wait, interval=interval, missing=lambda: open_run(url, storage_options=storage_options))
     if as_json:
         follow(follower, interval, viewers.emit)
-    elif screen.is_terminal():
-        viewers.follow_on_screen(follower, interval)
-    else:
+    elif not (screen.is_terminal() and viewers.follow_on_screen(follower, interval)):
         follow(follower, interval, viewers.Lines().show)

@@ -173,7 +173,38 @@ def test_no_color_is_honoured(keepbest, local_run, monkeypatch, colours):
     monkeypatch.setenv("COLUMNS", "200")
     if not colours:
         monkeypatch.setenv("NO_COLOR", "1")
-    assert ("\x1b[32m\x1b[1m" in keepbest("ls", local_run).out) is colours
+    said = keepbest("ls", local_run).out
+    assert ("\x1b[32m\x1b[1m" in said) is colours
+    assert ("\x1b" in said) is colours
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [
+        ({"FORCE_COLOR": "1", "TERM": "xterm"}, True),
+        ({"FORCE_COLOR": "0", "TERM": "xterm"}, False),
+        ({"FORCE_COLOR": "", "TERM": "xterm"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "Unknown"}, False),
+    ],
+)
+def test_force_color_gives_a_pipe_colours_unless_the_terminal_has_none(
+    keepbest, local_run, monkeypatch, environment, colours
+):
+    """FORCE_COLOR stands for a terminal, but for 0; TERM says what that one can."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert ("\x1b" in keepbest("ls", local_run).out) is colours
+
+
+def test_behind_a_pager_the_terminal_is_used_to_its_width(local_run):
+    """`FORCE_COLOR=1 keepbest ls … | less -R`: standard output is none, and the others say how wide it is."""
+    narrow, wide = (
+        run_in_terminal(PROGRAM, "ls", local_run, columns=columns, redirect=True, FORCE_COLOR="1").out
+        for columns in (64, 200)
+    )
+    assert "Too narrow for: epoch, step, train_loss, size, " in narrow
+    assert "Too narrow" not in wide
 
 
 def test_names_cannot_steer_the_terminal(keepbest, local_build):

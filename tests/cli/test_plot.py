@@ -6,10 +6,13 @@ import math
 import pytest
 from contracts.stateful import Weights
 from contracts.terminal import run_in_terminal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli import curves
-from keepbest.cli.panels import grouped
+from keepbest.cli.panels import Curve, Panel, grouped
+from keepbest.cli.plot import LOWEST, NARROWEST
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
@@ -260,6 +263,25 @@ def test_a_checkpoint_within_an_epoch_on_a_way_that_was_left_is_on_no_curve(keep
     assert [(mark["sequence"], mark["x"], mark["y"]) for mark in panel["saved"]] == [(1, 2, 3.0), (3, 4, 7.0)]
 
 
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_drawing_has_its_size_whatever_is_drawn(data):
+    """Every line is as wide as the drawing, and at the side stand two numbers at least, none of them twice."""
+    values = st.lists(st.floats() | st.floats(1e9, 1e9 + 1e-5) | st.sampled_from([0.0, 1.7e308, 5e-324]), max_size=30)
+    places = st.lists(st.integers(0, 50) | st.sampled_from([2**53 - 1, 2**53, 10**400]), min_size=30, max_size=30)
+    drawn = [
+        Curve(metric="m", x=sorted(data.draw(places))[: len(y)], y=y) for y in data.draw(st.tuples(values, values))
+    ]
+    width, height = data.draw(st.integers(NARROWEST, 200)), data.draw(st.integers(LOWEST, 40))
+    logarithmic = data.draw(st.booleans())
+    panel = Panel(curve=drawn[0], training=drawn[1], best=None, best_by="", saved=())
+    for pens in (curves.FINE, curves.COARSE):
+        lines = curves.draw(panel, pens, width=width, height=height, logarithmic=logarithmic, over_steps=True)
+        assert not lines or [len(line) for line in lines] == [width] * height
+        sides = [line.partition(pens.frame.left)[0].strip() for line in lines if pens.frame.left in line]
+        assert not lines or len(set(sides)) == len(sides) > 1 or pens is curves.COARSE
+
+
 def test_log_draws_powers_of_ten_equally_far_apart(keepbest, run):
     """On the logarithmic scale what falls tenfold each epoch is a straight line, with powers at the side."""
     _, *drawing = lines_of(keepbest("plot", run, "lr", "--log"))
@@ -331,8 +353,12 @@ def test_no_color_is_honoured(run):
     """With NO_COLOR the terminal gets the same drawing, in no colour; lines differ all the same."""
     coloured = run_in_terminal(PROGRAM, "plot", run, columns=80)
     plain = run_in_terminal(PROGRAM, "plot", run, columns=80, NO_COLOR="1")
-    assert "\x1b[38;5;" in coloured.written or "\x1b[9" in coloured.written
-    assert not any(f"\x1b[{code}" in plain.written for code in ("3", "9", "38"))
+    drawn = [line for line in coloured.written.splitlines() if "│" in line or "┤" in line]
+    assert sum("\x1b[94m" in line for line in drawn) > 5
+    assert any("\x1b[33m·" in line for line in drawn)
+    assert any("\x1b[92m●" in line for line in drawn)
+    assert not any("m○" in line.replace("\x1b[0m", "") for line in drawn)
+    assert "\x1b" not in plain.written
     assert plain.screen == coloured.screen
 
 

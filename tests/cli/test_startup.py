@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from contracts.stateful import Weights
+from contracts.terminal import run_in_terminal
 
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli import app
+
+FOLLOWING = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 HEAVY = ("torch", "tensorflow", "keras", "jax", "numpy", "fsspec", "pandas", "polars")
 NEEDLESS = ("pydantic", "rich", "plotille", "jinja2", "safetensors", "tenacity", "xxhash")
@@ -87,15 +91,13 @@ def without(package):
 
 @pytest.fixture
 def trained(tmp_path):
-    """The path of a run that a training wrote."""
-    with Checkpointer(tmp_path / "trained", CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
-        ckpt.log(val_loss=1.0)
+    """The path of a run that a training wrote; its metric has a letter beyond ASCII."""
+    with Checkpointer(tmp_path / "trained", CheckpointPolicy(monitor="pérdida", mode="min"), model=Weights()) as ckpt:
+        ckpt.log(pérdida=1.0)
     return tmp_path / "trained"
 
 
-@pytest.mark.parametrize(
-    ("verb", "package", "extra"), [("plot", "rich", "cli"), ("plot", "plotille", "cli"), ("report", "jinja2", "report")]
-)
+@pytest.mark.parametrize(("verb", "package", "extra"), [("plot", "plotille", "cli"), ("report", "jinja2", "report")])
 def test_what_a_verb_cannot_do_without_is_named(trained, verb, package, extra):
     """Where a package is missing, the verb that needs it says how to install it, and does nothing."""
     done = process(verb, "trained", code=without(package), cwd=trained.parent)
@@ -105,10 +107,18 @@ def test_what_a_verb_cannot_do_without_is_named(trained, verb, package, extra):
     assert [path.name for path in trained.parent.iterdir()] == ["trained"]
 
 
-@pytest.mark.parametrize(("verb", "package"), [("ls", "rich"), ("plot", "rich"), ("plot", "plotille")])
-def test_json_does_without_what_draws(trained, verb, package):
+def test_what_moves_in_a_terminal_needs_rich(trained):
+    """The message names what to install; where nothing moves, rich need not be there, whatever letters a name has."""
+    ran = run_in_terminal("go(); " + without("rich"), "watch", trained, columns=200)
+    assert ran.code == 2
+    assert 'pip install "keepbest[cli]"' in ran.written
+    for verb in ("watch", "ls", "plot"):
+        assert process(verb, trained, code=without("rich")).returncode == 0
+
+
+def test_json_does_without_what_draws(trained):
     """`--json` works where nothing is installed that only people need."""
-    assert process(verb, trained, "--json", code=without(package)).returncode == 0
+    assert process("plot", trained, "--json", code=without("plotille")).returncode == 0
 
 
 def test_a_missing_package_of_another_kind_is_no_hint_to_install(trained):
@@ -152,3 +162,28 @@ def test_a_terminal_without_the_letters_still_shows_every_name(local_build):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "mod\\xe8le-1" in done.stdout
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_output_that_cannot_be_written_is_an_error_with_its_reason(local_run, form):
+    """On a full disk the command says so, and calls it no bug of its own."""
+    command = [sys.executable, "-m", "keepbest", "ls", str(local_run), *form]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "Error: the output cannot be written: No space left on device.\n")
+
+
+def test_without_an_output_a_verb_does_its_work(local_run, tmp_path):
+    """`keepbest … >&-` is what some schedulers do."""
+    command = f"{sys.executable} -m keepbest export {local_run} {tmp_path / 'out.safetensors'} >&-"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("environment", [{"FORCE_COLOR": ""}, {"TERM": "dumb"}, {"TTY_COMPATIBLE": "0"}])
+def test_a_terminal_that_nothing_can_be_drawn_in_gets_lines(trained, environment):
+    """What follows a training never keeps silent until its end."""
+    ran = run_in_terminal(FOLLOWING, "watch", trained, columns=100, **environment)
+    assert ran.code == 0
+    assert any("epoch" in line for line in ran.screen[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import re
@@ -78,8 +79,9 @@ def run_in_terminal(program, *arguments, columns=100, interrupt=None, redirect=F
         os.close(inner)
         os.close(told)
         began, moments = float(os.read(ready, 64) or "nan"), []
+        decoder = codecs.getincrementaldecoder("utf-8")()  # what is read may end within a letter
         while data := _read(terminal):
-            moments.append((time.monotonic() - began, data.decode()))
+            moments.append((time.monotonic() - began, decoder.decode(data)))
             if interrupt is not None and interrupt in "".join(text for _, text in moments):
                 os.write(terminal, b"\x03")
                 interrupt = None
