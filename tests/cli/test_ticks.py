@@ -13,6 +13,7 @@ from keepbest.cli.ticks import logarithmic_ticks, ticks, whole_ticks
         (0.0, 1.0, 2, ["0.0", "0.5", "1.0"]),
         (-3e-9, 4e-9, 4, ["-2e-9", "0e0", "2e-9", "4e-9"]),
         (1e16, 1e16 + 2, 4, ["1.00000000000000000e16", "1.00000000000000020e16"]),
+        (266.3713817694696, 266.37138176946974, 3, [f"2.66371381769469{end}e2" for end in ("62", "68", "74")]),
     ],
 )
 def test_numbers_are_round_and_differ(low, high, most, labels):
