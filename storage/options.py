@@ -17,7 +17,9 @@ _FSSPEC = (
 
 
 def check_known(kind: type, options: Mapping[str, Any], more: Iterable[str] = ()) -> None:
-    """Raise ConfigError for an option that a filesystem does not have; many take any and look at some.
+    """Raise ConfigError for an option that a filesystem does not have, or that cannot hold what is handed on.
+
+    Many filesystems take any and look at some.
 
     Args:
         kind: the filesystem's class.
@@ -32,8 +34,14 @@ def check_known(kind: type, options: Mapping[str, Any], more: Iterable[str] = ()
         if name != "self" and parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
     }
     known = sorted({*takes, *_FSSPEC, *more, *TransferSettings.__slots__})
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             raise ConfigError(
                 f"there is no storage option '{name}'.{did_you_mean(str(name), known)} There are: {', '.join(known)}."
             )
+        if name.endswith("_kwargs") and not (value is None or _names_options(value)):
+            raise ConfigError(f"the storage option '{name}' must be a dictionary of options by name.")
+
+
+def _names_options(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)

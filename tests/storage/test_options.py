@@ -57,6 +57,16 @@ def test_an_option_that_python_takes_for_itself_is_none(url, option):
         open_backend(url, {option: 4})
 
 
+@pytest.mark.parametrize("client", [None, "s3fs", "obstore"])
+@pytest.mark.parametrize("value", ["secret-value", 4, ["region_name"], {1: "a", "b": "c"}])
+@pytest.mark.parametrize("option", ["client_kwargs", "config_kwargs", "s3_additional_kwargs"])
+def test_options_that_are_handed_on_are_a_dictionary_by_name(client, option, value):
+    """Whatever else is given in their place is an error at once, by every client. The fuzzer found it."""
+    with pytest.raises(ConfigError, match=f"'{option}' must be a dictionary of options by name") as caught:
+        open_backend("s3://bucket/run", {option: value, "client": client})
+    assert "secret-value" not in str(caught.value)
+
+
 def test_a_zero_byte_in_a_file_url_is_refused():
     """Also one that is written as %00."""
     with pytest.raises(ConfigError, match="it holds a zero byte"):
