@@ -61,10 +61,11 @@ assert (model.parameters["kernel"].data == 0).all()
 
 def python(*words, folder):
     """Run Python in a folder, with keepbest and what lies in the folder to import."""
-    home = str(Path(keepbest.__file__).parent.parent)  # holds a folder keepbest only where it is not installed
+    home = Path(keepbest.__file__).parent.parent
+    homes = [str(home)] if (home / "keepbest").is_dir() else []  # where it is not installed
     return subprocess.run(
         [sys.executable, "-W", "error", *words],
-        cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), home, *sys.path[1:]])},
+        cwd=folder, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *homes, *sys.path[1:]])},
         timeout=LIMIT, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
