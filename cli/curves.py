@@ -13,7 +13,6 @@ from itertools import pairwise
 from plotille import Canvas
 
 from . import frame
-from .frame import framed
 from .panels import Curve, Mark, Panel
 from .ticks import logarithmic_ticks, ticks, whole_ticks
 
@@ -37,8 +36,6 @@ FINE = Pens(curve=DOTS, training="·", best="●", saved="○", frame=frame.FINE
 COARSE = Pens(curve="*", training=".", best="@", saved="o", frame=frame.COARSE)
 """For an output that has nothing but ASCII."""
 
-_NO_DOTS = "\u2800"
-
 SAMPLES = {DOTS: "⣀⡠⠊", "·": "···", "*": "***", ".": "..."}
 """How a line looks, for a legend."""
 
@@ -52,6 +49,8 @@ _FARTHEST = 2**53
 """Epochs and steps that are drawn; a stranger's journal may hold larger ones than a float can."""
 _ACROSS, _UP = 2, 4
 """Dots of a character."""
+_NO_DOTS = "\u2800"
+"""The character of braille where nothing is drawn, which is no space."""
 
 _Point = tuple[float, float]
 _Colour = str | None
@@ -94,10 +93,8 @@ def draw(  # noqa: PLR0913 - what a drawing depends on
     for number, (points, pen, colour) in enumerate(lines):
         _line(canvas, [None if point is None else dot(*point) for point in points], pen, colour, first=number == 0)
     for point, pen, colour in marks:
-        for under in (TRAINING, CURVE):  # a character without a colour keeps the one of what it covers
-            canvas.text(*dot(*point), pen, set_=False, color=under)
-        canvas.text(*dot(*point), pen, color=colour)
-    drawing = framed(
+        _mark(canvas, dot(*point), pen, colour)
+    drawing = frame.framed(
         canvas.plot("\n").replace(_NO_DOTS, " ").splitlines(),
         columns,
         pens.frame,
@@ -124,6 +121,12 @@ def _line(canvas: Canvas, dots: Sequence[_Dot | None], pen: str, colour: _Colour
     for before, dot in ends:
         for x, y in _between(before, dot):
             canvas.text(x, y, pen, color=colour)
+
+
+def _mark(canvas: Canvas, dot: _Dot, pen: str, colour: _Colour) -> None:
+    for under in (TRAINING, CURVE):  # a character without a colour keeps the one of what it covers
+        canvas.text(*dot, pen, set_=False, color=under)
+    canvas.text(*dot, pen, color=colour)
 
 
 def _between(begin: _Dot, end: _Dot) -> Iterator[_Dot]:

@@ -81,7 +81,7 @@ def report(  # noqa: PLR0913, PLR0917 - one for each word of the command line
         _check(target, force=force)
     import jinja2  # noqa: F401, PLC0415 - an extra of its own: whoever lacks it is told before anything is read
 
-    from .page import data, page  # noqa: PLC0415 - they import NumPy, which help does without
+    from .page import data, page  # noqa: PLC0415 - help needs none of it
 
     sources = data.read_all(list(dict.fromkeys((url, *more))), storage_options)
     held = data.page_of(sources)

@@ -108,11 +108,12 @@ def table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
         [printable(column.title) for column in columns],
         *([printable(cell) for cell in row.cells] for row in held),
     ]
-    widths = [max(map(_width, cells)) for cells in zip(*texts, strict=True)]
+    taken = [list(map(_width, cells)) for cells in texts]
+    widths = list(map(max, zip(*taken, strict=True)))
     kept = _kept(columns, widths, width() if is_terminal() else None)
     lines = []
-    for style, cells in zip(["bold", *(row.style for row in held)], texts, strict=True):
-        padding = [" " * (width - _width(cell)) for width, cell in zip(widths, cells, strict=True)]
+    for style, cells, own in zip(["bold", *(row.style for row in held)], texts, taken, strict=True):
+        padding = [" " * (width - cell) for width, cell in zip(widths, own, strict=True)]
         padded = [padding[at] + cells[at] if columns[at].number else cells[at] + padding[at] for at in kept]
         lines.append(_styled(_GAP.join(padded).rstrip(), style))
     output.write("\n".join(lines) + "\n")
@@ -145,7 +146,7 @@ def _has_colours() -> bool:
 
 
 def _width(text: str) -> int:
-    if text.translate(_SINGLE).isascii():
+    if text.isascii() or text.translate(_SINGLE).isascii():
         return len(text)
     try:
         from rich.cells import cell_len  # noqa: PLC0415 - few names have other letters

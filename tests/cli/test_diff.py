@@ -10,12 +10,10 @@ import sys
 import numpy as np
 import pytest
 from contracts.runs import SmallRun, record
-from contracts.terminal import run_in_terminal
+from contracts.terminal import COMMAND, run_in_terminal
 
 import keepbest as library
 from keepbest.storage.backend import open_backend
-
-MAIN = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 ENCODER, HEAD, BIAS = "encoder.weight", "head.weight", "head.bias"
 
@@ -302,7 +300,7 @@ def test_a_name_that_nothing_has_is_an_error(keepbest, url):
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_terminal_shows_every_name(url, columns):
     """A narrow terminal loses columns, and names them; no tensor's name is cut."""
-    ran = run_in_terminal(MAIN, "diff", url, columns=columns)
+    ran = run_in_terminal(COMMAND, "diff", url, columns=columns)
     assert ran.code == 0
     text = "\n".join(ran.screen)
     for word in (HEAD, BIAS, "epoch-001_step-000010_", "val_loss", "50 %"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from contracts.runs import SmallRun
 from contracts.stateful import Weights
-from contracts.terminal import run_in_terminal
+from contracts.terminal import COMMAND, run_in_terminal
 from contracts.trained import BEST, overfitted
 from safetensors.numpy import save_file
 
@@ -27,8 +27,6 @@ from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
 from keepbest.storage.manifest import CheckpointInfo, Score
 from keepbest.storage.notes import Began, Check, Decided, Ended, Saved
-
-MAIN = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 
 def train(url, losses, policy=None, *, log=None, model=None, **settings):
@@ -700,7 +698,7 @@ def test_json_holds_what_is_told(keepbest, told):
 @pytest.mark.parametrize("words", [[], ["--epoch", "6"]], ids=["story", "epoch"])
 def test_a_terminal_wraps_words(keepbest, told, columns, words):
     """In a terminal lines break between words, and no word is lost."""
-    ran = run_in_terminal(MAIN, "explain", told, *words, columns=columns)
+    ran = run_in_terminal(COMMAND, "explain", told, *words, columns=columns)
     assert ran.code == 0
     plain = re.sub(r"\d+ (s|min|ms) ago", "then", keepbest("explain", told, *words).out)
     assert re.sub(r"\d+ (s|min|ms) ago", "then", " ".join(ran.screen)).split() == plain.split()

@@ -6,7 +6,7 @@ import math
 import pytest
 from contracts.faults import CountingBackend
 from contracts.stateful import Weights
-from contracts.terminal import run_in_terminal
+from contracts.terminal import COMMAND, run_in_terminal
 
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli.sparkline import Sparkline, sparkline
@@ -15,8 +15,6 @@ from keepbest.storage import backend as backends
 from keepbest.storage.layout import JOURNAL, commit_key
 from keepbest.storage.manifest import Manifest, encode, seal
 from keepbest.storage.run_writer import RunWriter
-
-PROGRAM = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 
 def table(said):
@@ -200,7 +198,7 @@ def test_force_color_gives_a_pipe_colours_unless_the_terminal_has_none(
 def test_behind_a_pager_the_terminal_is_used_to_its_width(local_run):
     """`FORCE_COLOR=1 keepbest ls … | less -R`: standard output is none, and the others say how wide it is."""
     narrow, wide = (
-        run_in_terminal(PROGRAM, "ls", local_run, columns=columns, redirect=True, FORCE_COLOR="1").out
+        run_in_terminal(COMMAND, "ls", local_run, columns=columns, redirect=True, FORCE_COLOR="1").out
         for columns in (64, 200)
     )
     assert "Too narrow for: epoch, step, train_loss, size, " in narrow
@@ -231,7 +229,7 @@ def trained(tmp_path):
 
 def test_a_terminal_shows_how_the_monitored_metric_went(trained):
     """Below the first line stands the curve of all epochs, also of those whose checkpoints are gone."""
-    ran = run_in_terminal(PROGRAM, "ls", trained, columns=100)
+    ran = run_in_terminal(COMMAND, "ls", trained, columns=100)
     assert ran.screen[1] == "val_loss  █▄▃▂▁▂▃▄  best 1 in epoch 5"
     assert "\x1b[32m\x1b[1m▁\x1b[0m" in ran.written
 
@@ -245,7 +243,7 @@ def test_the_best_on_a_way_that_was_left_keeps_its_value(tmp_path):
                 ckpt.restore(back)
             for loss in losses:
                 ckpt.log(val_loss=loss)
-    ran = run_in_terminal(PROGRAM, "ls", tmp_path / "run", columns=100)
+    ran = run_in_terminal(COMMAND, "ls", tmp_path / "run", columns=100)
     assert ran.screen[1] == "val_loss  █▁▇▅  best 1 in epoch 3"
     assert "\x1b[1;32m" not in ran.written.partition("best 1")[0]
 
@@ -258,7 +256,7 @@ def test_a_pipe_gets_no_curve(keepbest, trained):
 @pytest.mark.parametrize("how", [{"PYTHONIOENCODING": "ascii"}, {"columns": 36}], ids=["ascii", "narrow"])
 def test_a_terminal_that_cannot_show_the_curve_goes_without(trained, how):
     """Where the encoding has no blocks, or a curve finds no room, the list is as it was."""
-    ran = run_in_terminal(PROGRAM, "ls", trained, **({"columns": 100} | how))
+    ran = run_in_terminal(COMMAND, "ls", trained, **({"columns": 100} | how))
     assert ran.code == 0
     assert ran.screen[1].split()[0] == "#"
     assert "\\u" not in ran.written

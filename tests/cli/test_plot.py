@@ -5,7 +5,7 @@ import math
 
 import pytest
 from contracts.stateful import Weights
-from contracts.terminal import run_in_terminal
+from contracts.terminal import COMMAND, run_in_terminal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +16,6 @@ from keepbest.cli.plot import LOWEST, NARROWEST
 from keepbest.storage.backend import open_backend
 from keepbest.storage.history import Row
 from keepbest.storage.journal import Journal
-
-PROGRAM = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 LOSSES = [0.9, 0.6, 0.4, 0.3, 0.35, 0.5]
 
@@ -322,7 +320,7 @@ def test_without_a_terminal_it_is_plain_text_of_80_columns(keepbest, run):
 @pytest.mark.parametrize("columns", [40, 60, 100])
 def test_a_terminal_is_used_to_its_width_and_no_line_is_longer(run, columns):
     """Drawings are as wide as the terminal, down to 40 columns, one under another."""
-    ran = run_in_terminal(PROGRAM, "plot", run, columns=columns)
+    ran = run_in_terminal(COMMAND, "plot", run, columns=columns)
     assert ran.code == 0
     assert "\x1b[" in ran.written
     drawing = [line for line in ran.screen if "│" in line or "┤" in line]
@@ -333,7 +331,7 @@ def test_a_terminal_is_used_to_its_width_and_no_line_is_longer(run, columns):
 
 def test_a_wide_terminal_has_drawings_side_by_side(run):
     """Where two drawings fit beside one another they stand so, each under its own legend."""
-    ran = run_in_terminal(PROGRAM, "plot", run, columns=130)
+    ran = run_in_terminal(COMMAND, "plot", run, columns=130)
     assert ran.code == 0
     (top,) = [line for line in ran.screen if "┌" in line]
     assert top.count("┌") == 2
@@ -343,7 +341,7 @@ def test_a_wide_terminal_has_drawings_side_by_side(run):
 
 def test_a_terminal_that_is_too_narrow_gets_a_sentence(run):
     """Below 40 columns nothing is drawn, and the message says what to do."""
-    ran = run_in_terminal(PROGRAM, "plot", run, columns=39)
+    ran = run_in_terminal(COMMAND, "plot", run, columns=39)
     assert ran.code == 2
     assert "curves need 40 columns, and here are 39" in " ".join(ran.written.split())
     assert "┌" not in ran.written
@@ -351,8 +349,8 @@ def test_a_terminal_that_is_too_narrow_gets_a_sentence(run):
 
 def test_no_color_is_honoured(run):
     """With NO_COLOR the terminal gets the same drawing, in no colour; lines differ all the same."""
-    coloured = run_in_terminal(PROGRAM, "plot", run, columns=80)
-    plain = run_in_terminal(PROGRAM, "plot", run, columns=80, NO_COLOR="1")
+    coloured = run_in_terminal(COMMAND, "plot", run, columns=80)
+    plain = run_in_terminal(COMMAND, "plot", run, columns=80, NO_COLOR="1")
     drawn = [line for line in coloured.written.splitlines() if "│" in line or "┤" in line]
     assert sum("\x1b[94m" in line for line in drawn) > 5
     assert any("\x1b[33m·" in line for line in drawn)
@@ -364,7 +362,7 @@ def test_no_color_is_honoured(run):
 
 def test_an_output_of_ascii_is_drawn_in_ascii(run):
     """Where the encoding has no dots and frames, letters and dashes do."""
-    ran = run_in_terminal(PROGRAM, "plot", run, "val_loss", columns=80, PYTHONIOENCODING="ascii")
+    ran = run_in_terminal(COMMAND, "plot", run, "val_loss", columns=80, PYTHONIOENCODING="ascii")
     assert ran.code == 0
     assert ran.written.isascii()
     assert "\\u" not in ran.written

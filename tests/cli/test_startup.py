@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 from contracts.stateful import Weights
-from contracts.terminal import run_in_terminal
+from contracts.terminal import COMMAND, run_in_terminal
 
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli import app
-
-FOLLOWING = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 HEAVY = ("torch", "tensorflow", "keras", "jax", "numpy", "fsspec", "pandas", "polars")
 NEEDLESS = ("pydantic", "rich", "plotille", "jinja2", "safetensors", "tenacity", "xxhash")
@@ -72,7 +70,7 @@ def test_a_verb_imports_no_framework(local_run, tmp_path):
         assert not imported_by(words) & set(HEAVY)
 
 
-def test_plain_lines_and_tables_are_printed_without_rich(local_run, tmp_path):
+def test_plain_lines_and_tables_are_printed_without_rich(local_run):
     """It takes longer to import than click; what moves in a terminal needs it, and letters beyond ASCII."""
     for words in (["ls", local_run], ["show", local_run], ["explain", local_run], ["gc", local_run]):
         assert "rich" not in imported_by(words)
@@ -184,6 +182,6 @@ def test_without_an_output_a_verb_does_its_work(local_run, tmp_path):
 @pytest.mark.parametrize("environment", [{"FORCE_COLOR": ""}, {"TERM": "dumb"}, {"TTY_COMPATIBLE": "0"}])
 def test_a_terminal_that_nothing_can_be_drawn_in_gets_lines(trained, environment):
     """What follows a training never keeps silent until its end."""
-    ran = run_in_terminal(FOLLOWING, "watch", trained, columns=100, **environment)
+    ran = run_in_terminal(COMMAND, "watch", trained, columns=100, **environment)
     assert ran.code == 0
     assert any("epoch" in line for line in ran.screen[1:])

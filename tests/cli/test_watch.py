@@ -13,7 +13,7 @@ import time
 import pytest
 from contracts.runs import SmallRun
 from contracts.stateful import Weights
-from contracts.terminal import run_in_terminal
+from contracts.terminal import COMMAND, run_in_terminal
 from contracts.trained import overfitted
 
 import keepbest as library
@@ -27,8 +27,6 @@ from keepbest.storage.journal import Journal
 from keepbest.storage.layout import commit_key
 from keepbest.storage.notes import Began, Ended
 from keepbest.storage.run import Run
-
-MAIN = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
 
 TRAIN = """
 import sys, time
@@ -164,7 +162,7 @@ def test_an_interval_that_makes_no_sense(keepbest, ended, interval, why):
 def test_a_terminal_is_drawn_again_and_again(training, columns):
     """In a terminal everything stands in one place, is kept up to date, and what was drawn last stays."""
     url = training(first=0.5, epochs=5)
-    ran = run_in_terminal(MAIN, "watch", url, "--interval", "0.1s", "--wait", columns=columns)
+    ran = run_in_terminal(COMMAND, "watch", url, "--interval", "0.1s", "--wait", columns=columns)
     assert ran.code == 0
     shown = ran.screen
     assert shown[0] == f"Waiting for a run at {url}. Ctrl-C ends this."[: len(shown[0])]
@@ -185,7 +183,7 @@ def test_a_terminal_is_drawn_again_and_again(training, columns):
 
 def test_ctrl_c_ends_it(tmp_path):
     """Ctrl-C ends the watching, not the training, with the exit code of an interrupt; the screen stays whole."""
-    ran = run_in_terminal(MAIN, "watch", begun(tmp_path), "--interval", "30s", columns=100, interrupt="last saved")
+    ran = run_in_terminal(COMMAND, "watch", begun(tmp_path), "--interval", "30s", columns=100, interrupt="last saved")
     assert ran.code == 130
     text = "\n".join(ran.screen)
     assert "training, killed, or never closed; last heard of" in text
@@ -198,7 +196,7 @@ def test_a_small_terminal_loses_old_events_only(tmp_path):
     journal = Journal(open_backend(url))
     journal.append(*(row(epoch) for epoch in range(40)), Ended(cause="closed", time=time.time(), epoch=39, step=40))
     journal.close()
-    ran = run_in_terminal(MAIN, "watch", url, columns=40)
+    ran = run_in_terminal(COMMAND, "watch", url, columns=40)
     assert sum(line.startswith("state") for line in ran.screen) == 1
     assert ran.screen[-1] or ran.screen[-2]
     assert len(ran.screen) <= 24
@@ -380,7 +378,7 @@ def test_a_run_without_notes_is_followed(tmp_path):
     journal = Journal(open_backend(str(tmp_path)))
     journal.append(dataclasses.replace(row(0), metrics={"val_loss": 0.5}))
     journal.close()
-    ran = run_in_terminal(MAIN, "watch", str(tmp_path), columns=120, interrupt="last saved")
+    ran = run_in_terminal(COMMAND, "watch", str(tmp_path), columns=120, interrupt="last saved")
     text = "\n".join(ran.screen)
     assert ran.code == 130
     assert "val_loss 0.5 in epoch 1 (lower is better)" in text
@@ -396,7 +394,7 @@ def test_names_cannot_steer_the_terminal(tmp_path):
         Ended(cause="exception", error="E\x9b", time=1.7e9, epoch=0, step=1),
     )
     journal.close()
-    ran = run_in_terminal(MAIN, "watch", str(tmp_path), columns=200)
+    ran = run_in_terminal(COMMAND, "watch", str(tmp_path), columns=200)
     text = "\n".join(ran.screen)
     assert "h\\x1b]0;owned\\x07" in text
     assert "l\\x1b[2Joss 1" in text

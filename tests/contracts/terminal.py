@@ -24,6 +24,9 @@ def go():
     os.close({fd})
 """
 
+COMMAND = "import sys; from keepbest.cli import main; go(); sys.exit(main(sys.argv[1:]))"
+"""The program that is the command line, for `run_in_terminal`."""
+
 _SETTINGS = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "KEEPBEST_PROGRESS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
