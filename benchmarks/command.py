@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from measure import human, interleaved, report, verdict
+from measure import human, interleaved, main, report, verdict
 
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.cli.app import VERBS
@@ -71,4 +71,4 @@ def run(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(0 if run(Path(sys.argv[1])) else 1)
+    main(run, __doc__)

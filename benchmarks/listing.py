@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from bucket_servers import bucket, started
-from measure import console, human, interleaved, report, verdict
+from measure import console, human, interleaved, main, report, verdict
 
 import keepbest
 from keepbest.storage.backend import open_backend
@@ -114,4 +114,4 @@ def run(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(0 if run(Path(sys.argv[1])) else 1)
+    main(run, __doc__)

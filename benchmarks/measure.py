@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -51,3 +53,12 @@ def human(seconds: float) -> str:
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
+
+
+def main(run: Callable[[Path], bool], doc: str | None) -> None:
+    """Run a benchmark in the folder that the command line names; the exit code says whether its promises held."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where to write what is measured")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    raise SystemExit(0 if run(folder) else 1)

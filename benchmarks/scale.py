@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from measure import human, interleaved, report, verdict
+from measure import human, interleaved, main, report, verdict
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
@@ -61,4 +61,4 @@ def run(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(0 if run(Path(sys.argv[1])) else 1)
+    main(run, __doc__)

@@ -5,11 +5,10 @@ A program of its own, with the one framework that a training has loaded: `python
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
-from measure import human, interleaved, report, verdict
+from measure import human, interleaved, main, report, verdict
 
 from keepbest import Checkpointer, CheckpointPolicy
 
@@ -41,4 +40,4 @@ def run(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(0 if run(Path(sys.argv[1])) else 1)
+    main(run, __doc__)

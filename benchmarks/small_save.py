@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -17,7 +16,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import torch
-from measure import interleaved, report, verdict
+from measure import interleaved, main, report, verdict
 from safetensors.torch import save_file
 from torch import nn
 
@@ -117,4 +116,4 @@ def run(folder: Path) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(0 if run(Path(sys.argv[1])) else 1)
+    main(run, __doc__)

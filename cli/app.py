@@ -152,11 +152,19 @@ def run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         output.let_go()
         return found.code
-    except Exception:  # noqa: BLE001 - the user sees it whole; Python's own exit code for it would read as "no"
-        click.echo(printable_lines(traceback.format_exc()), err=True, nl=False)
-        click.echo(f"This is a bug of keepbest {__version__}.", err=True)
-        return BUG
+    except Exception as error:  # noqa: BLE001 - the user sees it whole; Python's own exit code for it would read as "no"
+        return _unexpected(error)
     return code if isinstance(code, int) else OK
+
+
+def _unexpected(error: Exception) -> int:
+    """Say what no verb foresaw, and return the exit code."""
+    if isinstance(error, OSError) and output.is_full(error):
+        output.unwritten(error).show()
+        return ERROR
+    click.echo(printable_lines("".join(traceback.format_exception(error))), err=True, nl=False)
+    click.echo(f"This is a bug of keepbest {__version__}.", err=True)
+    return BUG
 
 
 @dataclass(slots=True)

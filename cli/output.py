@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 import click
+
+_FULL = frozenset((errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC))
 
 
 def write(text: str) -> None:
@@ -25,8 +28,18 @@ def write(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        let_go()
-        raise click.ClickException(f"the output cannot be written: {error.strerror or error}.") from error
+        raise unwritten(error) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Say whether an error is one of the output that click writes help to: no other write is without a file's name."""
+    return error.filename is None and error.errno in _FULL
+
+
+def unwritten(error: OSError) -> click.ClickException:
+    """Give up the output, and return what to say about it."""
+    let_go()
+    return click.ClickException(f"the output cannot be written: {error.strerror or error}.")
 
 
 def let_go() -> None:

@@ -162,10 +162,13 @@ def test_a_terminal_without_the_letters_still_shows_every_name(local_build):
     assert "mod\\xe8le-1" in done.stdout
 
 
-@pytest.mark.parametrize("form", [[], ["--json"]])
-def test_an_output_that_cannot_be_written_is_an_error_with_its_reason(local_run, form):
+@pytest.mark.parametrize(
+    "words",
+    ["ls RUN", "ls RUN --json", "report RUN -o -", "completion bash", "--help", "ls --help", "--version"],
+)
+def test_an_output_that_cannot_be_written_is_an_error_with_its_reason(local_run, words):
     """On a full disk the command says so, and calls it no bug of its own."""
-    command = [sys.executable, "-m", "keepbest", "ls", str(local_run), *form]
+    command = [sys.executable, "-m", "keepbest", *words.replace("RUN", str(local_run)).split()]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (2, "Error: the output cannot be written: No space left on device.\n")
