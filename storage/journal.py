@@ -204,11 +204,24 @@ def alike(one: Row | Note, other: Row | Note) -> bool:
 def _last(branches: Mapping[str, Mapping[int, Row]], parents: Mapping[str, Mark]) -> Mark | None:
     """Return the place after the row logged last.
 
-    It is one of a branch that no other continues. Of several the newest, and only of equally new ones the one that
-    stands last: segments, and what a run was copied from, stand in an order of their own.
+    It is one of a branch that no other continues, or that went on all the same: a second process took it up and was
+    refused, and the first trained on. Of several the newest, and only of equally new ones the one that stands last:
+    segments, and what a run was copied from, stand in an order of their own.
     """
-    continued = {parent.branch for branch, parent in parents.items() if parent.branch != branch}
-    ends = {branch: max(rows) for branch, rows in branches.items() if branch not in continued}
+    written = {branch: place for place, branch in enumerate(branches)}
+    last = {branch: max(rows) for branch, rows in branches.items()}
+
+    def went_on(branch: str, rows: int, child: str) -> bool:
+        if not {branch, child} <= last.keys() or last[branch] < rows or written[branch] < written[child]:
+            return False
+        return branches[branch][last[branch]].time > branches[child][last[child]].time
+
+    continued = {
+        parent.branch
+        for child, parent in parents.items()
+        if parent.branch != child and not went_on(parent.branch, parent.rows, child)
+    }
+    ends = {branch: row for branch, row in last.items() if branch not in continued}
     if not ends:
         return None
     newest = max(reversed(ends), key=lambda branch: branches[branch][ends[branch]].time)

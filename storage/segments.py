@@ -107,14 +107,25 @@ class SegmentAppender:
 
 
 def read_appended(backend: Backend, key: str) -> bytes:
-    """Return all that was ever appended to `key`: the object itself where it grew, then every segment, oldest first.
+    """Return all that was ever appended to `key`: the object itself where it grew, then every segment.
 
-    Both, since a run may have been copied from a disk to a bucket, or back.
+    Both, since a run may have been copied from a disk to a bucket, or back. Segments of one writer stand in their
+    order, and whoever wrote last, by the store's clock, stands last.
     """
     pieces = []
     with contextlib.suppress(ObjectNotFoundError):
         pieces.append(backend.read(key))
-    for entry in backend.list(segments_prefix(key)):
+    segments = list(backend.list(segments_prefix(key)))
+    written: dict[str, float] = {}
+    for entry in segments:
+        writer = _writer(entry.key)
+        written[writer] = max(entry.modified, written.get(writer, 0.0))
+    for entry in sorted(segments, key=lambda entry: (written[_writer(entry.key)], entry.key)):
         with contextlib.suppress(ObjectNotFoundError):
             pieces.append(backend.read(entry.key))
     return b"".join(piece if piece.endswith(b"\n") or not piece else piece + b"\n" for piece in pieces)
+
+
+def _writer(key: str) -> str:
+    """Return what all segments of one writer begin with."""
+    return key.rpartition("-")[0]

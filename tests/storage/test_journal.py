@@ -134,6 +134,23 @@ def test_two_trainings_that_write_at_once_stay_apart(backend):
     assert epochs(history_of(backend, other.mark)) == list(range(100, 105))
 
 
+def test_a_training_that_goes_on_is_the_history_though_another_took_it_up(backend):
+    """A second process that goes on from a checkpoint, logs a row and is refused, hides nothing of the first."""
+    first = Journal(backend)
+    write(first, [0, 1])
+    checkpoint = first.mark
+    backend.settle()
+    refused = Journal(backend)
+    refused.continue_from(checkpoint)
+    write(first, [2])
+    write(refused, [2])
+    backend.settle()
+    time.sleep(0 if backend.capabilities.appends else 1.1)  # stores say to the second when an object was written
+    write(first, [3, 4])
+    assert epochs(history_of(backend)) == [0, 1, 2, 3, 4]
+    assert history_of(backend).rows[-1] == row(4)
+
+
 # ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
