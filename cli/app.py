@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from ..errors import KeepbestError, did_you_mean
+from ..errors import KeepbestError, StateMismatchError, did_you_mean
 from ..storage.printable import printable
 from . import install, output
 from .words import printable_lines
@@ -111,7 +111,8 @@ class Verbs(click.Group):
         except KeepbestError as error:
             if ctx.meta.get(TRACEBACK):
                 click.echo(printable_lines("".join(traceback.format_exception(error))), err=True, nl=False)
-            raise click.ClickException(printable(str(error))) from error
+            lines = isinstance(error, StateMismatchError)  # one for each difference; their names are quoted in it
+            raise click.ClickException((printable_lines if lines else printable)(str(error))) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in NEEDED:

@@ -204,9 +204,13 @@ def _overfits(found: Overfitting) -> Iterator[str]:
     if found.seen:
         first, last = found.seen[0] + 1, found.seen[-1] + 1
         span = f"in epoch {first}" if first == last else f"between epochs {first} and {last}"
-        yield f"It overfitted {span}{how}, and does not any more."
+        yield f"It overfitted {span}{how}. Since then {found.monitor} did not get worse while {partner} got better."
+    elif len(found.gaps) < found.window:
+        both = words.count(len(found.gaps), "check")
+        yield f"Whether it overfits cannot be said yet: both were logged at {both}, and a trend takes {found.window}."
     else:
-        yield f"It does not overfit{how}: {found.monitor} did not get worse while {partner} got better."
+        over = words.count(found.window, "check")
+        yield f"No overfitting was seen{how}: over no {over} did {found.monitor} get worse while {partner} got better."
     yield f"{now}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -159,5 +160,6 @@ def _write(target: Path, text: bytes) -> Path:
     except OSError as error:
         raise click.ClickException(f"{printable(str(path))} cannot be written: {error.strerror or error}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing can be removed
+            partial.unlink(missing_ok=True)
     return path

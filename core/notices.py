@@ -33,5 +33,5 @@ def warn_of_repeated_batches(position: Position, objects: Mapping[str, Any]) -> 
         warn_caller(
             f"the run was left in the middle of epoch {position.next_epoch + 1}, {position.steps_in_epoch} of its "
             "steps done; it goes on there, but a data loader without state begins the epoch anew. Pass a "
-            "StatefulDataLoader to the Checkpointer, or skip ckpt.position.steps_in_epoch batches."
+            "StatefulDataLoader to the Checkpointer, or, if its order is the same each time, skip what was trained on."
         )

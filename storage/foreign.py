@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ForeignFileError, ObjectExistsError
+from ..errors import ForeignFileError, KeepbestError, ObjectExistsError
 from .layout import TEMPORARY_PREFIX
 from .local import LocalBackend
+from .local_files import translate
 from .manifest import check_shape
 from .printable import printable
 
@@ -108,7 +109,7 @@ def place(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> tu
     local = LocalBackend(folder)
     scratch = Path(local.scratch())
     try:
-        write(scratch)
+        _write(write, scratch, str(folder))
         made = sorted(scratch.iterdir(), key=lambda file: (file.suffix == ".json", file.name))
         for file in made:
             if not overwrite and os.path.lexists(folder / file.name):
@@ -123,6 +124,15 @@ def place(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> tu
             for each in new:
                 each.rmdir()
     return placed
+
+
+def _write(write: Callable[[Path], None], scratch: Path, folder: str) -> None:
+    try:
+        write(scratch)
+    except KeepbestError:
+        raise
+    except OSError as error:  # as the libraries of others raise it
+        raise translate(error, folder, "write") from error
 
 
 def _move(local: LocalBackend, file: Path, target: Path, *, overwrite: bool) -> None:

@@ -79,7 +79,12 @@ def write_pth(path: Path, checkpoint: Checkpoint, name: str) -> None:
             made[id(view)] = view, from_view(view, logical)
         return made[id(view)][1]
 
-    torch.save(checkpoint.restore_state(name, lambda _tag: convert), path)
+    state = checkpoint.restore_state(name, lambda _tag: convert)
+    with path.open("wb") as file:  # given a name, torch keeps the system's error to itself
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # "unexpected pos 640 vs 598", of a full disk
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     try:
         load(str(path), str(path), mmap=True)
     except ForeignFileError as error:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 import zipfile
 
@@ -173,6 +175,17 @@ def test_what_a_conversion_left_that_failed_is_in_nobodys_way(keepbest, weights,
     said = keepbest("convert", weights, tmp_path / "run")
     assert (said.code, said.err) == (0, "")
     assert open_run(tmp_path / "run").verify().ok
+
+
+def test_a_full_disk_is_said_of_the_folder_and_leaves_nothing(keepbest, tmp_path):
+    """What torch raises of a file that cannot be written whole becomes our error."""
+    big, run, out = tmp_path / "big.safetensors", tmp_path / "run", tmp_path / "out"
+    safetensors.numpy.save_file({"weight": np.zeros(100_000, np.float32)}, big)
+    assert keepbest("convert", big, run).code == 0
+    command = f"ulimit -f 64; exec {sys.executable} -m keepbest convert {run} {out}/model.pth"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (2, f"Error: {out}: cannot write: File too large.\n")
+    assert not out.exists()
 
 
 def test_files_in_a_folder_called_checkpoints_are_somebodys(keepbest, weights, tmp_path):

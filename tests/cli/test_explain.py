@@ -421,9 +421,31 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         )
     url = journal(tmp_path, *entries)
     assert sentences(keepbest("explain", url), "Overfitting") == [
-        "It overfitted between epochs 2 and 3, and does not any more.",
+        "It overfitted between epochs 2 and 3. Since then val_loss did not get worse while train_loss got better.",
         "val_loss is 0.1 worse than train_loss in epoch 4.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("validation", "sentence"),
+    [
+        (
+            [0.5, 0.3, 0.6, 0.9],
+            "Whether it overfits cannot be said yet: both were logged at 4 checks, and a trend takes 5.",
+        ),
+        (
+            [0.5, 0.3, 0.6, 0.2, 0.5, 0.3],
+            "No overfitting was seen: over no 5 checks did val_loss get worse while train_loss got better.",
+        ),
+    ],
+)
+def test_no_overfitting_is_claimed_or_denied_without_a_trend(keepbest, tmp_path, validation, sentence):
+    """A few checks say nothing, and values that leap about say only that no trend was seen."""
+    policy = CheckpointPolicy(monitor="val_loss")
+    with Checkpointer(tmp_path / "run", policy, model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(len(validation)):
+            ckpt.log(val_loss=validation[epoch], train_loss=1 / (epoch + 1))
+    assert sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0] == sentence
 
 
 def test_overfitting_needs_a_training_value(keepbest, tmp_path):
