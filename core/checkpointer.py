@@ -26,12 +26,13 @@ from .caller import warn_caller
 from .decision import Decision
 from .generators import as_stateful
 from .hooks import Hook, Hooks
+from .metric import together
 from .mirror import open_mirror
 from .monitor import MetricMonitor
 from .notebook import Cause
 from .notices import say_if_complete, warn_of_repeated_batches
 from .pace import Pace
-from .policy import CheckpointPolicy
+from .policy import CheckpointPolicy, checked_policy
 from .position import Position
 from .preemption import Preemption
 from .resumption import Resumption
@@ -49,7 +50,7 @@ class Checkpointer:
 
     Args:
         url: the run: a folder, `s3://…`, `gs://…`, any URL that fsspec knows, or `memory://…`.
-        policy: when to save and what to keep; None saves every epoch and keeps the last one.
+        policy: when to save and what to keep, or its fields in a dict; None saves every epoch and keeps the last one.
         storage_options: what fsspec takes for the URL's scheme; never logged or stored.
         mode: "async": `log` and `save` return as soon as training may go on, and the rest is done behind it.
             "sync": they return when the checkpoint is durable, and hold no second copy of the state.
@@ -83,7 +84,7 @@ class Checkpointer:
     def __init__(  # noqa: PLR0913 - all but two by name
         self,
         url: str | os.PathLike[str],
-        policy: CheckpointPolicy | None = None,
+        policy: CheckpointPolicy | Mapping[str, Any] | None = None,
         *,
         storage_options: Mapping[str, Any] | None = None,
         mode: Literal["async", "sync"] = "async",
@@ -101,7 +102,7 @@ class Checkpointer:
         check_objects(objects)
         backend = open_backend(url, storage_options)
         second = open_mirror(backend.url, mirror, mirror_options)
-        self.policy = policy if policy is not None else CheckpointPolicy()
+        self.policy = CheckpointPolicy() if policy is None else checked_policy(policy)
         self.run = Run(backend)
         """The run, for reading."""
         self._objects = objects
@@ -210,8 +211,7 @@ class Checkpointer:
         """
         self._begin("log")
         self._check_epoch(epoch)
-        merged = {**metrics, **named} if metrics else named
-        verdicts = self._training.close_epoch(merged, epoch=epoch, step=step)
+        verdicts = self._training.close_epoch(together(metrics, named), epoch=epoch, step=step)
         reasons = self._saves.save_if_due("epoch", verdicts)
         made = Decision(verdicts=verdicts, save_reasons=reasons)
         _log.debug("epoch.decided step=%d %s", self.position.step, made)
@@ -232,7 +232,7 @@ class Checkpointer:
             As `log`.
         """
         self._begin("log_step")
-        self._training.close_step({**metrics, **named} if metrics else named, step=step)
+        self._training.close_step(together(metrics, named), step=step)
         self._saves.save_if_due("step")
         self._end_if_preempted()
 

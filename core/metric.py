@@ -74,6 +74,21 @@ def scalars(metrics: Mapping[str, object], reductions: Mapping[str, Reduce] | No
     return {name: scalar(name, value, reductions.get(name)) for name, value in metrics.items()}
 
 
+def together(metrics: Mapping[str, object] | None, named: dict[str, object]) -> Mapping[str, object]:
+    """Return the metrics of one call: those in a mapping, and those by name.
+
+    Raises:
+        MetricError: the first is no mapping.
+    """
+    if metrics is None:
+        return named
+    if not isinstance(metrics, Mapping):
+        raise MetricError(
+            f"metrics are logged by name, log(val_loss=0.5) or log({{'val_loss': 0.5}}), not {metrics!r:.60}."
+        )
+    return {**metrics, **named}
+
+
 def check_names(metrics: Mapping[str, object]) -> None:
     """Check that all names are text, and can be written.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import PolicyError
 from ..storage.manifest import CheckpointInfo
+from .direction import known_direction
 from .monitor import MetricMonitor
 from .policyfile import parse_file, parse_json
 from .retention import (
@@ -243,6 +244,16 @@ class CheckpointPolicy(MonitorSettings):
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise PolicyError(f"{_and(twice)} is monitored more than once: name each metric once.")
         self.monitors()
+        opposed = [
+            key
+            for key in keys
+            if len(keys) > 1 and self.mode != "auto" and known_direction(key) not in {None, self.mode}
+        ]
+        if opposed:
+            raise PolicyError(
+                f"mode='{self.mode}' would hold for each of {_and(keys)}, and {_and(opposed)} is better the other way. "
+                "Leave mode out, or say it of one: MonitorSpec(key='…', mode='…')."
+            )
 
     def _check_when(self) -> None:
         if self.when is not None and (fields := [name for name in self._WHEN if self._is_set(name)]):
@@ -289,6 +300,21 @@ class CheckpointPolicy(MonitorSettings):
 
     def _keys(self) -> list[str]:
         return [entry if isinstance(entry, str) else entry.key for entry in self._entries()]
+
+
+def checked_policy(given: CheckpointPolicy | Mapping[str, Any]) -> CheckpointPolicy:
+    """Return a policy that was given as one, or as its fields.
+
+    Raises:
+        PolicyError: it is neither, or a field is wrong.
+    """
+    if isinstance(given, CheckpointPolicy):
+        return given
+    if not isinstance(given, Mapping):
+        raise PolicyError(
+            f"a policy is CheckpointPolicy(monitor='val_loss', …), or its fields in a dict, not {given!r:.60}."
+        )
+    return CheckpointPolicy(**given)
 
 
 def _and(names: Sequence[str]) -> str:

@@ -81,6 +81,8 @@ def check_objects(objects: dict[str, Any]) -> None:
         UnsupportedStateError: names the object.
     """
     for name, obj in objects.items():
+        if isinstance(obj, type):
+            raise UnsupportedStateError(name, obj, why=f"was given, {obj.__name__} itself, and no object made of it")
         if _handler(obj) is not None:
             continue
         if containers.holds_variables(obj):

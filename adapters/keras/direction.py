@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from ...core.direction import Mode, known_direction
-from ...core.policy import CheckpointPolicy
+from ...core.policy import CheckpointPolicy, checked_policy
 from ...core.spec import MonitorSettings, MonitorSpec
 from ...errors import AmbiguousModeError
 
@@ -62,6 +62,7 @@ def directed(policy: CheckpointPolicy | Mapping[str, Any], directions: Direction
 def _fields(policy: CheckpointPolicy | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(policy, Mapping):
         return dict(policy)
+    policy = checked_policy(policy)
     return {name: getattr(policy, name) for name in policy.model_fields_set}
 
 

@@ -27,6 +27,7 @@ from keepbest.errors import (
     MetricValueError,
     MissingMetricError,
     NotARunError,
+    PolicyError,
     RunExistsError,
     SaveFailedError,
     StateMismatchError,
@@ -310,13 +311,14 @@ def test_an_epoch_without_log_is_an_error_if_something_is_monitored(run_url):
         pytest.param({"val_loss": None}, MetricValueError, "val_loss", id="none"),
         pytest.param({"val_loss": np.ones(3)}, MetricValueError, "reduce", id="vector"),
         pytest.param({"val_loss": 1.0, "other": "x"}, MetricValueError, "other", id="another metric"),
+        pytest.param(0.5, MetricError, "by name", id="no name"),
     ],
 )
 def test_a_wrong_metric_is_named_and_harms_nothing(run_url, metrics, error, words):
     """An unusable metric is an error; the epoch can be logged again, rightly."""
     with Checkpointer(run_url, BY_LOSS, weights=Weights()) as ckpt:
         with pytest.raises(error, match=words):
-            ckpt.log(**metrics)
+            ckpt.log(metrics)
         ckpt.log(val_loss=1.0)
     assert keepbest.open_run(run_url).history()["val_loss"] == [1.0]
     assert kept(run_url) == [(0, 1.0)]
@@ -348,6 +350,11 @@ def test_a_closed_checkpointer_says_so(run_url):
         pytest.param(lambda url: Checkpointer(url, rng={}), ConfigError, "'rng' is taken", id="reserved name"),
         pytest.param(lambda url: Checkpointer(url, **{"a/b": {}}), ConfigError, "a/b", id="name"),
         pytest.param(lambda url: Checkpointer(url, f=lambda: 1), UnsupportedStateError, "cannot save f", id="lambda"),
+        pytest.param(lambda url: Checkpointer(url, f=Weights), UnsupportedStateError, "Weights itself", id="class"),
+        pytest.param(lambda url: Checkpointer(url, "val_loss"), PolicyError, "not 'val_loss'", id="policy is a name"),
+        pytest.param(
+            lambda url: Checkpointer(url, {"monitr": "val_loss"}), PolicyError, "mean 'monitor'", id="policy's typo"
+        ),
         pytest.param(lambda url: Checkpointer(url, d={"k": object()}), UnsupportedStateError, "d.k", id="inside"),
         pytest.param(lambda url: Checkpointer(""), ConfigError, "non-empty", id="empty url"),
         pytest.param(lambda url: Checkpointer("gopher://x"), ConfigError, "gopher", id="scheme"),

@@ -211,6 +211,15 @@ def test_the_fields_reach_the_monitor():
     assert policy.monitors()[0] is not monitor
 
 
+def test_one_direction_for_metrics_of_both_kinds_is_refused():
+    """A mode that would rank one of several by its worst is a mistake; metrics of one kind may share it."""
+    with pytest.raises(PolicyError, match="val_loss is better the other way"):
+        CheckpointPolicy(monitor=["val_loss", "val_acc"], mode="max")
+    policy = CheckpointPolicy(monitor=["val_f1", "val_acc", "my_own"], mode="max")
+    assert [monitor.mode for monitor in policy.monitors()] == ["max"] * 3
+    assert CheckpointPolicy(monitor="val_loss", mode="max").monitors()[0].mode == "max"
+
+
 def test_each_of_several_monitors_keeps_its_best():
     """With several monitors, keep_best is for each; a spec has settings of its own."""
     policy = CheckpointPolicy(monitor=["val_loss", MonitorSpec(key="val_f1", patience=3)], keep_best=2)
