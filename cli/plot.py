@@ -106,6 +106,8 @@ def plot(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     history = rows_of(entries)
     if not checkpoints and not history.rows:
         open_run(url, storage_options=storage_options)  # says if it is no run; not before, as it reads the same
+    if over_steps and len(history.rows) > 1 and len({row.step for row in history.rows}) == 1:
+        raise click.UsageError("no steps were counted, as nobody called log_step: leave out --steps.")
     over_steps = over_steps or not history  # where only single steps were logged, there is nothing else to draw
     found, drawn = marks(checkpoints), curves(history, over_steps=over_steps)
     _check(metrics, drawn, history)

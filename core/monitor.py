@@ -273,7 +273,7 @@ class MetricMonitor:
         unmet = []
         for constraint in self.where:
             if constraint.metric not in metrics:
-                raise MissingMetricError(constraint.metric, metrics, epoch=epoch)
+                raise MissingMetricError(constraint.metric, metrics, epoch=epoch, constraint=str(constraint))
             raw = metrics[constraint.metric]
             value = scalar(constraint.metric, raw)
             if age := self._stale(raw, epoch, step):

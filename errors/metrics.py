@@ -17,20 +17,25 @@ class MetricError(KeepbestError, ValueError):
 
 
 class MissingMetricError(MetricError, KeyError):
-    """The monitored metric is not among those that were logged.
+    """The monitored metric, or one that a constraint needs, is not among those that were logged.
 
     When: at the `log()` of an epoch in which it is due.
 
     Do: Log it, monitor another one, or say every=n where validation runs only every n epochs.
     """
 
-    def __init__(self, metric: str, logged: Iterable[str], *, epoch: int | None = None) -> None:
+    def __init__(
+        self, metric: str, logged: Iterable[str], *, epoch: int | None = None, constraint: str | None = None
+    ) -> None:
         self.metric, self.logged, self.epoch = metric, tuple(logged), epoch
         where = "" if epoch is None else f" in epoch {epoch + 1}"
+        what, other = "the monitored metric", "monitor another one"
+        if constraint is not None:
+            what, other = f"of the constraint {constraint} the metric", "leave the constraint out"
         super().__init__(
-            f"the monitored metric '{metric}' was not logged{where}. Logged: {listed(self.logged)}."
-            f"{did_you_mean(metric, self.logged)} Log it, monitor another one, or say every=n where validation runs "
-            "only every n epochs."
+            f"{what} '{metric}' was not logged{where}. Logged: {listed(self.logged)}."
+            f"{did_you_mean(metric, self.logged)} Log it, {other}, or say every=n where validation runs only every n "
+            "epochs."
         )
 
 

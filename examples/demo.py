@@ -99,7 +99,8 @@ def main():
         "keras": max((RUNS / "keras-killed").glob("model_*.keras")),
     }
     load(best, expected)
-    print(f"\nBoth are what training said. The runs are in {RUNS}/; look around with: keepbest show {RUNS}/pytorch")
+    print(f"\nBoth are what training said. The runs are in {RUNS}/; look around with:")
+    print(f"{Path(sys.prefix, 'bin', 'keepbest')} explain {RUNS}/pytorch")
 
 
 if __name__ == "__main__":

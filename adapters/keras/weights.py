@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import safetensors
 
-from ...errors import DamagedFileError, StateMismatchError
+from ...errors import ConfigError, DamagedFileError, StateMismatchError
 from ...storage import arrays, progress
 from ...storage.backend import open_backend
 from ...storage.remote_errors import without_password
@@ -31,6 +31,7 @@ def load_weights(
     Raises:
         StateMismatchError: paths, shapes or dtypes differ; all differences are listed, nothing was changed.
         ObjectNotFoundError, DamagedFileError: there is no such file, or it is none.
+        ConfigError: it is a folder.
 
     Example:
         >>> load_weights(model, "runs/best.safetensors")
@@ -38,6 +39,8 @@ def load_weights(
     path = os.fspath(filepath)
     if "://" not in path:
         path = os.path.realpath(Path(path).expanduser())  # a link to a file, as in a cache, is a file to its owner
+        if Path(path).is_dir():
+            raise ConfigError(f"{path} is a folder, and weights are in a file; a run's best ones in {_best_in(path)}.")
     folder, _, name = path.rpartition("/")
     backend = open_backend(folder or ("/" if path.startswith("/") else "."), storage_options)
     path = without_password(path)
@@ -57,6 +60,11 @@ def load_weights(
     if problems:
         raise StateMismatchError(path, problems)
     state.restore(model, stored)
+
+
+def _best_in(run: str) -> str:
+    found = sorted(Path(run, "best").glob("*.safetensors"))
+    return str(found[0] if found else Path(run, "best", "model.safetensors"))
 
 
 def _view(name: str, found: Mapping[str, Any]) -> TensorView:

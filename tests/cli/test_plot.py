@@ -121,6 +121,16 @@ def test_steps_draw_what_single_steps_logged(keepbest, run):
     assert drawing[15].split() == ["step"]
 
 
+def test_without_steps_nothing_is_drawn_over_them(keepbest, tmp_path):
+    """Where no step was counted, all epochs would stand at step 0, and the best at any value of theirs."""
+    with Checkpointer(tmp_path, CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(3):
+            ckpt.log(val_loss=1.0 / (epoch + 1))
+    said = keepbest("plot", tmp_path, "--steps")
+    assert said.code == 2
+    assert "no steps were counted" in said.err
+
+
 def test_a_metric_of_single_steps_is_not_said_to_be_missing(keepbest, run):
     """Whoever names a metric that only steps logged is told how to draw it."""
     said = keepbest("plot", run, "grad_norm")

@@ -135,7 +135,10 @@ def test_every_says_where_the_metric_is_due():
 def test_an_absent_constraint_metric_is_an_error():
     """A constraint on a metric that is not logged raises, before anything changed."""
     monitor = MetricMonitor("val_f1", where=["val_loss < 0.5"])
-    with pytest.raises(MissingMetricError, match="'val_loss' was not logged"):
+    with pytest.raises(
+        MissingMetricError,
+        match="of the constraint val_loss < 0.5 the metric 'val_loss' was not logged.*leave the constraint out",
+    ):
         monitor.judge({"val_f1": 0.5}, epoch=0)
     assert monitor.best is None
 

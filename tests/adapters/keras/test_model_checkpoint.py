@@ -502,6 +502,15 @@ def test_safetensors(script, keras, make, place, tmp_path, weights_only):  # noq
         load_weights(again, path)
 
 
+def test_a_run_is_no_file_of_weights(make, tmp_path):
+    """Given a run, `load_weights` says which of its files is meant."""
+    run = tmp_path / "run"
+    with keepbest.Checkpointer(run, model=make()) as ckpt:
+        ckpt.log(loss=1.0)
+    with pytest.raises(ConfigError, match=r"is a folder, .*best/model.safetensors"):
+        load_weights(make(), run)
+
+
 def test_middle_of_an_epoch_is_whole(keras, make, fit, tmp_path):
     """A file saved within an epoch has the weights of that very step, on JAX too."""
     model = make()
