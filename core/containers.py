@@ -1,6 +1,7 @@
 """Containers: lists, tuples and dicts with variables in them. Who made the variables holds on to them: they are set.
 
-A variable is what an adapter knows as an object and has `assign` (TensorFlow's, Keras'). Whatever else stands in such a
+A variable is what an adapter knows as an object and has `assign` (TensorFlow's, Keras'), or is trained (PyTorch's
+parameters: an optimizer holds on to them). Whatever else stands in such a
 container is plain data or a tensor, and is replaced, as in a container without variables.
 """
 
@@ -115,7 +116,8 @@ def _dict_problems(here: dict[Any, Any], stored: dict[Any, Any], inside: str) ->
 
 
 def _variables_adapter(value: Any) -> Adapter | None:
-    if not hasattr(value, "assign"):
+    trained = getattr(value, "requires_grad", False) is True and getattr(value, "is_leaf", False) is True
+    if not trained and not hasattr(value, "assign"):
         return None
     adapter = adapter_of(value)
     return adapter if adapter is not None and adapter.role(value) is not None else None

@@ -64,7 +64,10 @@ class Copy(NamedTuple):
         if self.there:
             here = self.source.view() if self.source.view is not None else None
             return here is None or digest(here) != digest(self.target)
-        return self.version is not None and (self.source.version is None or self.source.version() != self.version)
+        if self.version is None:
+            return False
+        changed = self.source.version is None or self.source.version() != self.version
+        return changed or not _looks_alike(self)  # `.data` is changed without being counted
 
 
 class Resting:
@@ -91,6 +94,9 @@ class Resting:
             staging: where they go.
             overlap: False leaves nothing to do.
         """
+        # Of a tensor that is taken for what it was, and is not, all are taken again before the next fenced step; where
+        # nothing is fenced, training may have gone on since.
+        fenced = any(copy.version is not None for copy in copies)
         known, self._held = self._held, {}  # staging is not what it was, should this fail
         held, later, loose = {}, [], _CLONED
         for copy in copies:
@@ -102,7 +108,7 @@ class Resting:
                 held[place] = rests
             if overlap and (copy.version is not None or copy.source.held):
                 later.append(copy)
-            elif overlap and place in held and known.get(place) == rests and _looks_equal(copy):
+            elif overlap and fenced and place in held and known.get(place) == rests and _looks_equal(copy):
                 later.append(copy._replace(there=True))
             elif remote is not None and copy.end - copy.begin <= loose:
                 loose -= copy.end - copy.begin
@@ -116,7 +122,15 @@ class Resting:
 def _looks_equal(copy: Copy) -> bool:
     """Compare a sample of a tensor with what lies in staging: an update of all of it, through `.data`, shows there."""
     here = copy.source.view() if copy.source.view is not None else None
-    if here is None:
-        return False
+    return here is not None and _samples_equal(here, copy.target)
+
+
+def _looks_alike(copy: Copy) -> bool:
+    """Do so, where the tensor lies in host memory: elsewhere, nothing can be said."""
+    here = copy.source.view() if copy.source.view is not None else None
+    return here is None or _samples_equal(here, copy.target)
+
+
+def _samples_equal(here: memoryview, there: memoryview) -> bool:
     step = len(here) // _SAMPLE | 1  # odd, so that all bytes of an element come by
-    return bool(np.array_equal(np.frombuffer(here, np.uint8)[::step], np.frombuffer(copy.target, np.uint8)[::step]))
+    return bool(np.array_equal(np.frombuffer(here, np.uint8)[::step], np.frombuffer(there, np.uint8)[::step]))

@@ -146,7 +146,9 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         copy_into=copy_into,
         view=view,
         version=functools.partial(fence.version, value) if fence.may_guard(value) else None,
-        rests=functools.partial(fence.rests, value) if isinstance(value, nn.Parameter) and lies else None,
+        rests=functools.partial(fence.rests, value)
+        if isinstance(value, nn.Parameter) and lies and fence.may_guard(value)
+        else None,
         remote=_remote(value, found, path) if found.device.type == "cuda" else None,
         serves=serves,
     )
@@ -178,7 +180,10 @@ def from_view(view: TensorView, logical: str | None) -> torch.Tensor:
         made = torch.empty(view.spec.shape, dtype=dtype)
     else:
         made = torch.frombuffer(view.data, dtype=dtype).view(view.spec.shape)
-    return torch.view_as_complex(made) if logical == COMPLEX128 else made
+    if logical != COMPLEX128:
+        return made
+    # As floats it lies on a multiple of 8 bytes, and torch's own copies of complex numbers crash on less than 16.
+    return torch.view_as_complex(made.clone() if made.data_ptr() % 16 else made)
 
 
 def defer(value: Any) -> Any:
@@ -282,7 +287,7 @@ def _optimizer_problems(optimizer: torch.optim.Optimizer, stored: Mapping[str, A
         if missing := sorted(numbers - set(group)):
             yield f"group {number} has no {', '.join(missing)}: the checkpoint's is another kind of optimizer"
         for index, parameter in zip(group["params"], own["params"], strict=True):
-            for name, value in stored["state"].get(index, {}).items():
+            for name, value in _state_of(stored, index).items():
                 if (
                     name in _SHAPED_LIKE_THE_PARAMETER
                     and isinstance(value, torch.Tensor)
@@ -294,13 +299,19 @@ def _optimizer_problems(optimizer: torch.optim.Optimizer, stored: Mapping[str, A
                     )
 
 
+def _state_of(stored: Mapping[str, Any], index: int) -> Mapping[str, Any]:
+    """Return what an optimizer keeps for a parameter; one that keeps something else under a number has none for it."""
+    found = stored["state"].get(index, {})
+    return found if isinstance(found, dict) else {}
+
+
 def _undo_casts(optimizer: torch.optim.Optimizer, stored: Mapping[str, Any]) -> None:
     """Give back its dtype to what load_state_dict cast to the parameter's, such as NAdam's products of bfloat16."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     indices = (index for group in stored["param_groups"] for index in group["params"])
     for parameter, index in zip(parameters, indices, strict=True):
         held = optimizer.state.get(parameter, {})
-        for name, value in stored["state"].get(index, {}).items():
+        for name, value in _state_of(stored, index).items():
             cast = held.get(name)
             if isinstance(value, torch.Tensor) and isinstance(cast, torch.Tensor) and cast.dtype != value.dtype:
                 held[name] = value.to(cast.device, copy=True)

@@ -36,7 +36,8 @@ def watch(optimizer: torch.optim.Optimizer) -> None:
         owner = weakref.ref(optimizer)
         owned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for state in optimizer.state.values():
-            owned += [value for value in state.values() if isinstance(value, torch.Tensor)]
+            values = state.values() if isinstance(state, dict) else (state,)  # one of all parameters, as MADGRAD's
+            owned += [value for value in values if isinstance(value, torch.Tensor)]
         _OWNED[optimizer] = {id(tensor): (weakref.ref(tensor), owner) for tensor in owned}
     _fenced = {key: owned for fenced in _OWNED.values() for key, owned in fenced.items()}
 

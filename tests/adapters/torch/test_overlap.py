@@ -608,3 +608,42 @@ def test_a_tensor_in_the_place_of_a_fenced_one_is_not_taken_for_it():
     gc.collect()
     others = [torch.zeros(3) for _ in range(10_000)]
     assert [other for other in others if fence.version(other) is not None] == []
+
+
+def test_where_no_fence_holds_nothing_rests(url):
+    """Weights that are trained by hand: a frozen one that changes just after a save brings no later state into it."""
+    model = nn.Module()
+    model.backbone = nn.Parameter(torch.randn(2000, 2000), requires_grad=False)
+    model.target = nn.Parameter(torch.zeros(4), requires_grad=False)
+    model.online = nn.Parameter(torch.zeros(4))
+    with Witness(url, model=model) as witness:
+        for number in range(4):
+            for _ in range(5):
+                with torch.no_grad():
+                    model.online += 1
+            witness.step()
+            if number == 1:
+                with torch.no_grad():
+                    model.target.copy_(model.online)
+        assert witness.differences() == []
+
+
+def test_changes_that_are_not_counted_are_seen(url, monkeypatch, training):
+    """All weights changed through `.data` when one is copied already: the snapshot is taken again, never a mixture."""
+    model, optimizer, _ = training
+    copied = []
+
+    def change():
+        copied.append(None)
+        if len(copied) == 2:
+            for parameter in model.parameters():
+                parameter.data.mul_(0.9)
+
+    before_each_copy(monkeypatch, change)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+            ckpt.save().result(60)
+    assert len(copied) > 2
+    assert told(caught) == len(caught) == 1
+    assert holds(url, model=model.state_dict())

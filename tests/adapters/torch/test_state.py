@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -488,3 +489,77 @@ def test_a_stateful_loader_continues_bit_for_bit(tmp_path, stop):
 
     assert train(str(tmp_path / "b"), 0, upto=stop) is None
     assert train(str(tmp_path / "b"), 99) == train(str(tmp_path / "a"), 0)
+
+
+def test_complex_numbers_behind_others_come_back(run_url):
+    """complex128 that lies on a multiple of 8 bytes in the file loads as tensors that torch can work with."""
+
+    def made():
+        return nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2, dtype=torch.complex128))
+
+    model = made()
+    with Checkpointer(run_url, model=model) as ckpt:
+        ckpt.log(loss=1.0)
+    loaded = keepbest.open_run(run_url).latest.load("model", framework="torch")
+    assert all(value.data_ptr() % 16 == 0 for value in loaded.values() if value.is_complex())
+    again = made()
+    with Checkpointer(run_url, model=again) as ckpt:
+        ckpt.resume()
+    assert all(same(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "made", [lambda w: [w], lambda w: (w,), lambda w: {"w": w, "n": 1}], ids=["list", "tuple", "dict"]
+)
+def test_parameters_in_a_container_are_set(run_url, made):
+    """Whoever trains parameters that stand in a list or dict holds on to them, as their optimizer does."""
+
+    def train(epochs):
+        w = nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.SGD([w], lr=0.1)
+        with Checkpointer(run_url, params=made(w), optimizer=optimizer) as ckpt:
+            for _ in ckpt.epochs(epochs):
+                optimizer.zero_grad()
+                w.square().sum().backward()
+                optimizer.step()
+                ckpt.log(loss=1.0)
+        return w
+
+    train(2)
+    assert torch.allclose(train(4), torch.full((3,), 0.8**4))
+
+
+class Counting(torch.optim.Optimizer):
+    """Keeps a state of all parameters under a name, as MADGRAD does."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    def step(self):
+        self.state.setdefault("k", torch.tensor([0])).add_(1)
+
+
+def test_an_optimizer_with_a_state_of_all_parameters(run_url):
+    """What an optimizer keeps under a name of its own is saved, and comes back."""
+    model = nn.Linear(2, 1)
+    optimizer = Counting(model.parameters())
+    with Checkpointer(run_url, model=model, optimizer=optimizer) as ckpt:
+        for _ in range(2):
+            optimizer.step()
+            ckpt.log(loss=1.0)
+    again = Counting(model.parameters())
+    with Checkpointer(run_url, model=model, optimizer=again) as ckpt:
+        ckpt.resume()
+    assert again.state["k"].tolist() == [2]
+
+
+def test_frozen_parameters_of_inference_mode_are_saved(run_url):
+    """They count no changes, and are copied at once."""
+    model = nn.Linear(2, 1)
+    with torch.inference_mode():
+        average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Checkpointer(run_url, model=model, average=average, optimizer=optimizer) as ckpt:
+        ckpt.log(loss=1.0)
+    loaded = keepbest.open_run(run_url).latest.load("average", framework="torch")
+    assert same(loaded["weight"], average.weight)
