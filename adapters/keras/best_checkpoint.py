@@ -115,6 +115,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         state.check_built(model)
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+        self._warn_of_unsaved(model)
         policy = direction.directed(self.policy, lambda key: direction.compiled_direction(model, key))
         self._last = self._open = Checkpointer(
             self.url,
@@ -192,6 +193,16 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             warn_caller(
                 "on_exception has no effect under fit: Keras tells its callbacks nothing of exceptions. What was saved "
                 "before stays; every_n_steps or every_n_seconds saves within epochs."
+            )
+
+    def _warn_of_unsaved(self, model: keras.Model) -> None:
+        """Say which optimizers `fit` does not know of, as those of a GAN's `train_step`, and nobody handed over."""
+        own = {name: value for name, value in vars(model).items() if isinstance(value, keras.optimizers.Optimizer)}
+        known = {id(model.optimizer), *map(id, self._objects.values())}
+        if unsaved := sorted({name.lstrip("_") for name, value in own.items() if id(value) not in known}):
+            warn_caller(
+                f"the model has optimizers of its own ({', '.join(unsaved)}), whose state is not saved. Build each "
+                f"with its variables, and hand it over: BestCheckpoint(…, objects={{'{unsaved[0]}': …}})."
             )
 
     def _continue_at(self, position: Position) -> None:

@@ -291,6 +291,20 @@ def test_objects_of_ones_own(make, fit, run_url):
     assert notes == {"seen": 7}
 
 
+def test_optimizers_of_a_models_own_are_not_passed_over(make, fit, url, keras):
+    """What fit does not know of, as a GAN's second optimizer, is named, unless it was handed over; then it is saved."""
+    model = make()
+    model.second = keras.optimizers.Adam()
+    model.second.build(model.trainable_variables)
+    with pytest.warns(UserWarning, match=r"optimizers of its own \(second\), whose state is not saved"):
+        fit(model, [BestCheckpoint(url, POLICY)])
+    model = make()
+    model.second = keras.optimizers.Adam()
+    model.second.build(model.trainable_variables)
+    fit(model, [BestCheckpoint(f"{url}-2", POLICY, objects={"second": model.second})])
+    assert "second" in open_run(f"{url}-2").latest.state().objects
+
+
 def test_a_model_that_does_not_fit(make, fit, run_url, state):
     """Another model is refused by fit with every difference, and is left as it is."""
     fit(make(), [BestCheckpoint(run_url, POLICY)], epochs=1)
