@@ -192,16 +192,23 @@ class BackendContract:
         def write(number):
             won = []
             for turn in range(races):
-                start.wait(timeout=30)
+                start.wait(timeout=300)
                 try:
                     backends[number].put_if_absent(f"commits/{turn:08d}.json", bytes([number]) * 50_000)
                 except ObjectExistsError:
                     continue
+                except BaseException as error:
+                    failed.append(error)  # before the others hear of it, or theirs would be all that is seen
+                    start.abort()
+                    raise
                 won.append(turn)
             return won
 
+        failed = []
         with ThreadPoolExecutor(writers) as pool:
-            won = list(pool.map(write, range(writers)))
+            writing = [pool.submit(write, number) for number in range(writers)]
+        assert failed == []
+        won = [each.result() for each in writing]
         assert sorted(turn for turns in won for turn in turns) == list(range(races))
         for number, turns in enumerate(won):
             for turn in turns:
