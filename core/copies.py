@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from ..storage.digest import digest
 from .staging import Staging
 from .tensor import Came, TensorSource
@@ -15,6 +13,8 @@ _CLONED = 256 << 20
 """Bytes of an accelerator's memory that a snapshot may take for copies of what no fence protects."""
 _SAMPLE = 512
 """Bytes of a frozen tensor that are looked at before training goes on."""
+_GLANCE = 16
+"""Bytes of a tensor that are looked at once it is copied; a step may be waiting, and there are thousands of them."""
 
 
 class Copy(NamedTuple):
@@ -43,6 +43,11 @@ class Copy(NamedTuple):
         """Where the bytes go."""
         return self.region[self.begin : self.end]
 
+    @property
+    def live(self) -> memoryview | None:
+        """The tensor's bytes as they are now, if they lie in host memory."""
+        return self.source.view() if self.source.view is not None else None
+
     def make(self, came: Came) -> None:
         """Copy; from an accelerator, have it copied.
 
@@ -62,12 +67,13 @@ class Copy(NamedTuple):
     def is_torn(self) -> bool:
         """Say whether the tensor changed since the snapshot was taken, as far as it counts; or before, unnoticed."""
         if self.there:
-            here = self.source.view() if self.source.view is not None else None
-            return here is None or digest(here) != digest(self.target)
+            return self.live is None or digest(self.live) != digest(self.target)
         if self.version is None:
             return False
-        changed = self.source.version is None or self.source.version() != self.version
-        return changed or not _looks_alike(self)  # `.data` is changed without being counted
+        if self.source.version is None or self.source.version() != self.version:
+            return True
+        live = self.live  # changes through `.data` are not counted
+        return live is not None and not _alike(live, self.target, _GLANCE)
 
 
 class Resting:
@@ -121,16 +127,11 @@ class Resting:
 
 def _looks_equal(copy: Copy) -> bool:
     """Compare a sample of a tensor with what lies in staging: an update of all of it, through `.data`, shows there."""
-    here = copy.source.view() if copy.source.view is not None else None
-    return here is not None and _samples_equal(here, copy.target)
+    live = copy.live
+    return live is not None and _alike(live, copy.target, _SAMPLE)
 
 
-def _looks_alike(copy: Copy) -> bool:
-    """Do so, where the tensor lies in host memory: elsewhere, nothing can be said."""
-    here = copy.source.view() if copy.source.view is not None else None
-    return here is None or _samples_equal(here, copy.target)
-
-
-def _samples_equal(here: memoryview, there: memoryview) -> bool:
-    step = len(here) // _SAMPLE | 1  # odd, so that all bytes of an element come by
-    return bool(np.array_equal(np.frombuffer(here, np.uint8)[::step], np.frombuffer(there, np.uint8)[::step]))
+def _alike(one: memoryview, other: memoryview, sample: int) -> bool:
+    """Compare about so many of two tensors' bytes."""
+    step = len(one) // sample | 1  # odd, so that all bytes of an element come by
+    return one[::step] == other[::step]

@@ -244,12 +244,9 @@ class CheckpointPolicy(MonitorSettings):
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise PolicyError(f"{_and(twice)} is monitored more than once: name each metric once.")
         self.monitors()
-        opposed = [
-            key
-            for key in keys
-            if len(keys) > 1 and self.mode != "auto" and known_direction(key) not in {None, self.mode}
-        ]
-        if opposed:
+        if len(keys) == 1 or self.mode == "auto":
+            return
+        if opposed := [key for key in keys if known_direction(key) not in {None, self.mode}]:
             raise PolicyError(
                 f"mode='{self.mode}' would hold for each of {_and(keys)}, and {_and(opposed)} is better the other way. "
                 "Leave mode out, or say it of one: MonitorSpec(key='…', mode='…')."

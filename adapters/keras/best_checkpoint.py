@@ -16,7 +16,7 @@ from ...core.caller import warn_caller
 from ...core.checkpointer import Checkpointer
 from ...core.decision import Decision
 from ...core.hooks import Hook
-from ...core.policy import CheckpointPolicy
+from ...core.policy import CheckpointPolicy, checked_policy
 from ...core.position import Position
 from ...core.retention import KeepAll, KeepBest, simple_keep_rules
 from ...errors import CheckpointNotFoundError, ConfigError, KeepbestError, UsageError
@@ -183,7 +183,9 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             )
         if isinstance(self.policy, Mapping):
             direction.check_fields(self.policy)
-        policy = direction.directed(self.policy, lambda _: "min") if isinstance(self.policy, Mapping) else self.policy
+            policy = direction.directed(self.policy, lambda _: "min")
+        else:
+            policy = checked_policy(self.policy)
         keeps_best = any(isinstance(rule, KeepBest | KeepAll) for rule in simple_keep_rules(policy.keep_rule))
         if self.restore_best and policy.monitor and not keeps_best:
             raise ConfigError(

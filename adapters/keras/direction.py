@@ -51,7 +51,7 @@ def directed(policy: CheckpointPolicy | Mapping[str, Any], directions: Direction
     specs = [_spec(entry, own) for entry in entries]
     told = [_told(spec, directions) for spec in specs]
     if not any(told):
-        return policy if isinstance(policy, CheckpointPolicy) else CheckpointPolicy(**fields)
+        return checked_policy(policy)
     rest = {name: value for name, value in fields.items() if name not in own}
     monitors = [
         MonitorSpec(**(spec | ({"mode": mode} if mode else {}))) for spec, mode in zip(specs, told, strict=True)
@@ -62,7 +62,6 @@ def directed(policy: CheckpointPolicy | Mapping[str, Any], directions: Direction
 def _fields(policy: CheckpointPolicy | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(policy, Mapping):
         return dict(policy)
-    policy = checked_policy(policy)
     return {name: getattr(policy, name) for name in policy.model_fields_set}
 
 

@@ -133,6 +133,7 @@ def tensor(value: Any, path: str) -> TensorSource | None:
     def view() -> memoryview | None:
         return found.reshape(-1).view(torch.uint8).numpy().data if lies else None
 
+    guarded = fence.may_guard(value)
     place, kind, shape, stride = value.data_ptr(), value.dtype, value.shape, value.stride()
 
     def serves(again: torch.Tensor) -> bool:
@@ -145,10 +146,8 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         identity=_identity(found) if found.numel() else None,
         copy_into=copy_into,
         view=view,
-        version=functools.partial(fence.version, value) if fence.may_guard(value) else None,
-        rests=functools.partial(fence.rests, value)
-        if isinstance(value, nn.Parameter) and lies and fence.may_guard(value)
-        else None,
+        version=functools.partial(fence.version, value) if guarded else None,
+        rests=functools.partial(fence.rests, value) if guarded and lies and isinstance(value, nn.Parameter) else None,
         remote=_remote(value, found, path) if found.device.type == "cuda" else None,
         serves=serves,
     )

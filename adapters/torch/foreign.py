@@ -84,7 +84,9 @@ def write_pth(path: Path, checkpoint: Checkpoint, name: str) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:  # "unexpected pos 640 vs 598", of a full disk
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
     try:
         load(str(path), str(path), mmap=True)
     except ForeignFileError as error:

@@ -291,6 +291,12 @@ def test_objects_of_ones_own(make, fit, run_url):
     assert notes == {"seen": 7}
 
 
+def test_a_policy_that_is_none_is_refused_at_once(url):
+    """The name of a metric is no policy."""
+    with pytest.raises(PolicyError, match="not 'val_loss'"):
+        BestCheckpoint(url, "val_loss")
+
+
 def test_optimizers_of_a_models_own_are_not_passed_over(make, fit, url, keras):
     """What fit does not know of, as a GAN's second optimizer, is named, unless it was handed over; then it is saved."""
     model = make()
