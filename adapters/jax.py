@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.experimental
 import jax.numpy as jnp
 import numpy as np
+from msgspec.structs import replace
 
 from ..core.tensor import TensorSource, numpy_source
 from ..errors import UnsupportedStateError

@@ -9,9 +9,10 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..core.direction import Mode
 from ..core.overfitting import OverfittingWatch, generalisation_gap, training_partners
@@ -19,7 +20,6 @@ from ..core.policy import CheckpointPolicy
 from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple_keep_rules
 from ..errors import KeepbestError
 from ..storage.history import Row
-from ..storage.jsonfloat import float_to_json
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
 from ..storage.run import newest_complete
@@ -29,8 +29,7 @@ WINDOW = 5
 """Checks within which overfitting is looked for where no note says; the monitor's own default."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Epoch:
+class Epoch(Struct, kw_only=True):
     """One epoch."""
 
     number: int
@@ -54,8 +53,7 @@ class Epoch:
         return [note for note in (self.decided, *self.saves) if note is not None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Best:
+class Best(Struct, frozen=True, kw_only=True):
     """What is the best by one monitor."""
 
     monitor: str
@@ -68,8 +66,7 @@ class Best:
     """What the monitor said last."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Better:
+class Better(Struct, frozen=True, kw_only=True):
     """An epoch that looked better than the best checkpoint, or was no number, and is not the best."""
 
     epoch: Epoch
@@ -79,8 +76,7 @@ class Better:
     check: Check | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overfitting:
+class Overfitting(Struct, frozen=True, kw_only=True):
     """How one monitor stands to training."""
 
     monitor: str
@@ -347,12 +343,3 @@ def _kept_as(rule: SimpleKeepRule, primary: str) -> str:
     if isinstance(rule, KeepLast):
         return "the last" if rule.n == 1 else f"one of the last {rule.n}"
     return "one of all, which the policy keeps" if isinstance(rule, KeepAll) else f"a milestone, one {rule}"
-
-
-def plain(value: Any) -> Any:
-    """Return what a stranger's JSON held, with the floats that JSON has no word for as strings."""
-    if isinstance(value, float):
-        return float_to_json(value)
-    if isinstance(value, Mapping):
-        return {name: plain(held) for name, held in value.items()}
-    return [plain(held) for held in value] if isinstance(value, list | tuple) else value

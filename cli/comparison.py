@@ -8,8 +8,9 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
+
+from msgspec import Struct
 
 from ..storage import compare, progress
 from ..storage.compare import Kind, Stored, TensorDifference
@@ -69,8 +70,7 @@ class DiffJson(TypedDict):
     """All that differ: what is there only once or of another kind first, then by relative change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class Side(Struct, frozen=True, kw_only=True):
     """One of the two checkpoints, as far as it is looked at."""
 
     run: Run
@@ -80,8 +80,7 @@ class Side:
     objects: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Comparison(Struct, frozen=True, kw_only=True):
     """How two checkpoints differ."""
 
     old: Side

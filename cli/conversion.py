@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import click
+from msgspec.structs import replace
 
 from ..core import foreign_folder
 from ..errors import CheckpointNotFoundError, ObjectExistsError

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from msgspec import Struct
 
 from ..storage.local import local_path
 from ..storage.printable import printable
@@ -52,8 +52,7 @@ _PACKAGES = {"torch": "torch", "keras": "keras", "tensorflow": "tensorflow", "ja
 """For each package that an adapter imports: the extra that has it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(Struct, frozen=True, kw_only=True):
     """Another program's checkpoint, and who reads it."""
 
     path: Path

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from msgspec import Struct
 from plotille import Canvas
 
 from . import frame
@@ -17,8 +17,7 @@ from .panels import Curve, Mark, Panel
 from .ticks import logarithmic_ticks, ticks, whole_ticks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pens:
+class Pens(Struct, frozen=True, kw_only=True):
     """What lines and marks are drawn with: each differs from the others without colours, too."""
 
     curve: str

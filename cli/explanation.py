@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 import click
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from ..storage.backend import open_backend
 from ..storage.checkpoint import Checkpoint
-from ..storage.jsonfloat import float_to_json, floats_to_json
+from ..storage.jsonfloat import float_to_json, floats_to_json, plain
 from ..storage.notes import Decided, note_to_json
 from ..storage.printable import printable
 from ..storage.run import Run, open_run
 from . import explaining, explaining_epoch, machine, screen
-from .account import Account, Best, Better, Epoch, Overfitting, plain
+from .account import Account, Best, Better, Epoch, Overfitting
 from .explaining import Section
 
 _INDENT = "  "
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(Struct, frozen=True, kw_only=True):
     """A run, and the epochs of it that were asked for."""
 
     account: Account
@@ -240,7 +240,7 @@ def to_json(found: Explanation) -> ExplainJson:
         passed_over=[_passed_to_json(found) for found in passed],
         overfitting=[_overfitting_to_json(run.overfitting(monitor)) for monitor in run.monitors],
         end=_end_to_json(run),
-        policy=None if run.settings is None else plain(run.settings),
+        policy=None if run.settings is None else dict(run.settings),
         asked=[_epoch_to_json(run, epoch, now) for epoch in found.epochs],
         text=_text_to_json(explaining.story(run, now)),
     )
@@ -300,7 +300,7 @@ def _epoch_to_json(run: Account, epoch: Epoch, now: float) -> EpochJson:
         time=None if row is None else row.time,
         metrics={} if row is None else floats_to_json(row.metrics),
         steps=epoch.steps,
-        checks=[plain(asdict(check)) for check in (epoch.decided.checks if epoch.decided is not None else ())],
+        checks=[plain(check) for check in (epoch.decided.checks if epoch.decided is not None else ())],
         saves=[_save_to_json(run, note) for note in epoch.notes],
         text=_text_to_json(explaining_epoch.explained(run, epoch, now)),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..storage.layout import whole_name
 from ..storage.manifest import CheckpointInfo, Score, todays_scores
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from ..storage.notes import Note
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
+class Marks(Struct, frozen=True, kw_only=True):
     """What stands out in a run."""
 
     monitors: tuple[Score, ...]

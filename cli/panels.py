@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..core.overfitting import training_partners
 from ..storage.history import History, Row
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from .marks import Marks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class Curve(Struct, frozen=True, kw_only=True):
     """The values of one metric, in the order they were logged."""
 
     metric: str
@@ -27,8 +27,7 @@ class Curve:
     y: Sequence[float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(Struct, frozen=True, kw_only=True):
     """A checkpoint on a curve."""
 
     checkpoint: CheckpointInfo
@@ -36,8 +35,7 @@ class Mark:
     y: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
+class Panel(Struct, frozen=True, kw_only=True):
     """One drawing."""
 
     curve: Curve

@@ -13,9 +13,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 from ..storage.printable import printable
 from . import output
@@ -32,8 +32,7 @@ PLAIN_WIDTH = 80
 """Columns where no terminal reads."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(Struct, frozen=True, kw_only=True):
     """A column of a table."""
 
     title: str
@@ -43,8 +42,7 @@ class Column:
     """Where the terminal is narrow, columns go in this order, the lowest first; None: never."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Struct, frozen=True, kw_only=True):
     """A row of a table."""
 
     cells: Sequence[str]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
+from msgspec.structs import replace
 
 from . import machine, screen, words
 from .app import NO, OK, answer

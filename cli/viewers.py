@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 
 from ..storage.history import Row
+from ..storage.jsonfloat import plain
 from . import machine, screen, telling, words
-from .account import plain
 from .follower import Follower, follow
 
 SHOWN = 8
@@ -22,7 +21,7 @@ def emit(follower: Follower) -> None:
     or was resumed from one, what follows takes the place of what was printed of epochs and steps behind it.
     """
     for entry in follower.new:
-        machine.emit("watch/1", {"run": follower.run.url, **plain(asdict(entry))})
+        machine.emit("watch/1", {"run": follower.run.url, **plain(entry)})
 
 
 class Lines:

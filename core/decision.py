@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from .verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """What was decided at the end of an epoch, and why. What speaks of one monitor speaks of the primary one."""
 
     verdicts: tuple[Verdict, ...]

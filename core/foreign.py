@@ -10,9 +10,11 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..errors import DamagedFileError, ForeignFileError, ObjectExistsError, UnsupportedStateError
 from ..storage import progress, statefile, tensorfile, typedjson
@@ -40,8 +42,7 @@ REASON = "converted"
 """Why such a checkpoint was saved."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lazy:
+class Lazy(Struct, frozen=True, kw_only=True):
     """A tensor that is read when it is written."""
 
     tag: str
@@ -49,8 +50,7 @@ class Lazy:
     source: TensorSource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """What becomes one object of the checkpoint."""
 
     role: Role
@@ -60,8 +60,7 @@ class Part:
     """For the tensor file: what the framework's readers expect."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """What another program's checkpoint holds."""
 
     location: str
@@ -81,8 +80,7 @@ class Found:
     """By how much what is in them may honestly grow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Converted:
+class Converted(Struct, frozen=True, kw_only=True):
     """What became of it."""
 
     run: str

@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 import threading
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ..errors import ConfigError
 
@@ -15,8 +16,7 @@ _STEP = 1.25
 """The weight of a thread falls by this factor with each level of niceness. Source: sched(7), "nice"."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class Pace(Struct, frozen=True, kw_only=True):
     """Settings of a Checkpointer that cost or give it resources."""
 
     mode: Literal["async", "sync"] = "async"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import operator
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from ..errors import ConfigError
 from ..storage.layout import checkpoint_name
@@ -15,8 +17,7 @@ LONGEST = 2**62
 """Epochs and steps beyond which no training goes: what another program says of more is no count."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
+class Position(Struct, frozen=True, kw_only=True):
     """A moment between two steps. Epochs count from 0, as `range` does."""
 
     next_epoch: int = 0
@@ -63,7 +64,7 @@ class Position:
             ConfigError: it is something else.
         """
         try:
-            counts = {field.name: data[field.name] for field in fields(cls)}
+            counts = {name: data[name] for name in cls.__struct_fields__}
         except (LookupError, TypeError) as error:
             raise ConfigError(
                 f"this is no position of a training ({error!r}): {data!r:.200}. Give what to_json() returned."

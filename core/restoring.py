@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import StateMismatchError, TornStateError
 from ..storage import progress
@@ -14,8 +15,7 @@ from ..storage.checkpoint import Checkpoint
 from . import rng, state
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restore:
+class Restore(Struct, frozen=True, kw_only=True):
     """Everything read and checked; `apply` sets it."""
 
     checkpoint: str

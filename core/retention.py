@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from msgspec import Struct
 from pydantic import Field
 
 from ..storage.manifest import CheckpointInfo, with_todays_scores
 from .setting import Count, Rule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionPlan:
+class RetentionPlan(Struct, frozen=True, kw_only=True):
     """What stays, and why; and what goes."""
 
     keep: dict[int, tuple[str, ...]]

@@ -7,8 +7,9 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import StorageError
 from ..storage import progress, statefile
@@ -29,8 +30,7 @@ from .versions import versions
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaveRequest:
+class SaveRequest(Struct, frozen=True, kw_only=True):
     """One save, with everything that is known when it is decided."""
 
     name: str
@@ -45,8 +45,7 @@ class SaveRequest:
     """Where training stood: position, monitors, journal mark."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class Committed(Struct, frozen=True, kw_only=True):
     """What became of a save that ended well."""
 
     checkpoint: str

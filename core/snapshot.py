@@ -10,11 +10,12 @@ before has it, and compared while training goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..storage import statefile, tensorfile
 from ..storage.commit import TensorDraft
@@ -36,8 +37,7 @@ INLINE_BYTES = 64 << 10
 """State that is neither weights nor an optimizer's, and holds no more tensor bytes than this, stays in `state.json`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectDraft:
+class ObjectDraft(Struct, frozen=True, kw_only=True):
     """One object of a snapshot; its typed state is worked out by whoever writes it."""
 
     name: str
@@ -46,8 +46,7 @@ class ObjectDraft:
     state: Callable[[], Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """What was captured. `files` lie in staging until the next snapshot is taken, or where training has them."""
 
     drafts: tuple[ObjectDraft, ...]
@@ -88,8 +87,7 @@ class Snapshot:
         return Snapshot(drafts=drafts, files=tuple(draft for draft in self.files if draft.file in names))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Planned:
+class _Planned(Struct, frozen=True, kw_only=True):
     captured: CapturedState
     plan: TensorFilePlan | None
     """None: its tensors, if any, stay inline."""

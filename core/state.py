@@ -8,10 +8,10 @@ set, so that whoever holds on to them has what was restored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from msgspec import Struct, field
 
 from ..errors import UnsupportedStateError
 from ..storage import typedjson
@@ -40,8 +40,7 @@ class Stateful(Protocol):
         """Take what `state_dict` returned."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaf:
+class Leaf(Struct, frozen=True, kw_only=True):
     """One place in a state where a tensor stands."""
 
     path: str
@@ -58,8 +57,7 @@ class Leaf:
         return Leaf(path=self.path, tag=self.tag, stored=self.stored, facts=self.facts, value=value, source=source)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CapturedState:
+class CapturedState(Struct, frozen=True, kw_only=True):
     """One object's state, its tensors still those of the live object."""
 
     name: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import Struct
 
 from ..errors import UnsupportedStateError
 from ..storage.arrays import COMPLEX128, dtype_name
@@ -42,8 +42,7 @@ class Lane(Protocol):
         """Lock host memory in place, so that the accelerator writes to it by itself; returns what lets go of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remote:
+class Remote(Struct, frozen=True, kw_only=True):
     """What can be done with a tensor that lies on an accelerator."""
 
     lane: Lane
@@ -53,8 +52,7 @@ class Remote:
     """Return a source of a copy that lies there too, and is made in the order of the calling thread's work."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSource:
+class TensorSource(Struct, frozen=True, kw_only=True):
     """A live tensor that can be copied into staging."""
 
     dtype: str

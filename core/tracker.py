@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..storage.manifest import CheckpointInfo, Score
 from ..storage.run import best_of
@@ -12,8 +14,7 @@ from .position import Position
 from .verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastSave:
+class LastSave(Struct, frozen=True, kw_only=True):
     """The save started last."""
 
     epoch: int | None

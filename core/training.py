@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import ConfigError, DamagedFileError, MetricError, StorageError
 from ..storage.checkpoint import Checkpoint
@@ -27,8 +28,7 @@ from .steps import StepRows
 from .verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewind:
+class Rewind(Struct, frozen=True, kw_only=True):
     """Everything that becomes what it was at a checkpoint; read and checked before anything is changed."""
 
     checkpoint: Checkpoint

@@ -11,8 +11,9 @@ import importlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from ..errors import ConfigError
 from .printable import without_password
@@ -20,8 +21,7 @@ from .printable import without_password
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True, kw_only=True):
     """What a backend can guarantee."""
 
     put_if_absent: bool
@@ -38,8 +38,7 @@ class Capabilities:
     """`recycle` keeps the blocks of a file for the next `put`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(Struct, frozen=True, kw_only=True):
     """Bytes of a stream that an older object has as well, so that they need not be sent."""
 
     data: memoryview
@@ -58,8 +57,7 @@ def bytes_of(chunk: Chunk) -> Buffer:
     return chunk.data if isinstance(chunk, Held) else chunk
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One object in a listing."""
 
     key: str

@@ -7,7 +7,6 @@ Every listing goes to the store: none is cached.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import mmap
 import os
@@ -17,6 +16,8 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ..errors import (
     ConditionalWriteError,
@@ -91,7 +92,7 @@ class BucketBackend:
             return transfer.upload(self._key(key), chunks, if_absent=True, base=older)
         finally:
             if self.capabilities.delta and not transfer.copies_ranges:
-                self.capabilities = dataclasses.replace(self.capabilities, delta=False)
+                self.capabilities = replace(self.capabilities, delta=False)
 
     def put_file(self, key: str, path: str) -> None:
         """Upload the file, mapped rather than read, and delete it."""

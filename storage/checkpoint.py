@@ -16,7 +16,7 @@ from .export import ExportedFile
 from .keys import KeySource
 from .layout import STATE_FILE, data_key
 from .listing import read_manifest
-from .manifest import Artifact, CheckpointInfo, JsonFloat, Manifest, Score
+from .manifest import Artifact, CheckpointInfo, Manifest, Score
 from .signing import Signed
 from .statefile import StateFile
 from .tensorfile import TensorView
@@ -59,7 +59,7 @@ class Checkpoint:
         return self.info.epoch
 
     @property
-    def metrics(self) -> dict[str, JsonFloat]:
+    def metrics(self) -> dict[str, float]:
         """The metrics logged with it."""
         return dict(self.info.metrics)
 

@@ -8,8 +8,9 @@ that name what is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from ..errors import StorageError
 from .backend import Buffer, Entry
@@ -28,8 +29,7 @@ class TransientError(Exception):
         """It was sent again already, to no avail."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
+class Upload(Struct, frozen=True, kw_only=True):
     """A multipart upload that was begun and neither finished nor aborted."""
 
     key: str
@@ -38,8 +38,7 @@ class Upload:
     """Seconds since 1970, by the store's clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """An object to copy from."""
 
     client: Client

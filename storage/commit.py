@@ -20,8 +20,9 @@ import contextvars
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..errors import (
     ConcurrentWriterError,
@@ -45,8 +46,7 @@ from .tensorstream import Bytes
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorDraft:
+class TensorDraft(Struct, frozen=True, kw_only=True):
     """A tensor file to be written."""
 
     file: str
@@ -57,24 +57,21 @@ class TensorDraft:
     """Of this file, if somebody hashes it while it is made."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BytesDraft:
+class BytesDraft(Struct, frozen=True, kw_only=True):
     """A file to be written, already in memory."""
 
     file: str
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileDraft:
+class FileDraft(Struct, frozen=True, kw_only=True):
     """A local file that is to be moved in; it is gone afterwards."""
 
     file: str
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkDraft:
+class LinkDraft(Struct, frozen=True, kw_only=True):
     """A file that a committed checkpoint holds already."""
 
     file: str

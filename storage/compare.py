@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import ConfigError, DamagedFileError, ObjectNotFoundError
 from . import progress, statefile
@@ -43,8 +45,7 @@ Key = tuple[str, str]
 """Object and name of a tensor."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class Stored(Struct, frozen=True, kw_only=True):
     """One tensor as a checkpoint holds it."""
 
     dtype: str
@@ -58,8 +59,7 @@ class Stored:
     """Its bytes, if they stand in the state file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Figures(Struct, frozen=True, kw_only=True):
     """By how much the values of a tensor differ. Elements that are not finite enter only `changed` and `nonfinite`."""
 
     relative: float
@@ -72,8 +72,7 @@ class Figures:
     """Elements that changed and were not finite in one of the two."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorDifference:
+class TensorDifference(Struct, frozen=True, kw_only=True):
     """One tensor of two checkpoints. Tied tensors are one, if the same ones are tied in both."""
 
     object: str

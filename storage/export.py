@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..errors import (
     CheckpointNotFoundError,
@@ -45,8 +46,7 @@ Objects = Callable[[], Mapping[str, ObjectRecord]]
 """Reads the state file, which only some exports need."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportedFile:
+class ExportedFile(Struct, frozen=True, kw_only=True):
     """One file that was copied."""
 
     path: str
@@ -55,8 +55,7 @@ class ExportedFile:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedFile:
+class PlannedFile(Struct, frozen=True, kw_only=True):
     """One file to be copied."""
 
     key: str

@@ -8,8 +8,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..errors import ForeignFileError, KeepbestError, ObjectExistsError
 from .layout import TEMPORARY_PREFIX
@@ -24,8 +25,7 @@ FREE_BYTES = 64 << 20
 _LONGEST_NAME = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(Struct, frozen=True, kw_only=True):
     """A file that was put in its place."""
 
     path: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import StoragePermissionError
 from . import progress
@@ -16,8 +17,7 @@ GRACE = 3600.0
 """Seconds. A file that grew within this time may belong to a save that is still under way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
+class Orphan(Struct, frozen=True, kw_only=True):
     """Data that no commit names."""
 
     name: str
@@ -31,8 +31,7 @@ class Orphan:
     """A multipart upload that was begun and not ended: parts without a name of their own, of unknown size."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """What `gc` deleted, or would delete."""
 
     removed: tuple[Orphan, ...]

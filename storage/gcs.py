@@ -18,9 +18,10 @@ import json
 import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from ..errors import (
     ConfigError,
@@ -75,8 +76,7 @@ def open_backend(url: str, storage_options: Mapping[str, Any]) -> BucketBackend:
     return BucketBackend(clean, connect, settings, _SCHEMES)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
 
 from ..errors import ConfigError
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 _FACTS = ("kind", "epoch", "step", "time")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Struct, frozen=True, kw_only=True):
     """One call of `log` or `log_step`."""
 
     kind: Literal["epoch", "step"]

@@ -14,10 +14,10 @@ import contextlib
 import math
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic_core import from_json, to_json
+import msgspec
+from msgspec import Struct
 
 from ..errors import ObjectNotFoundError, StorageError
 from .backend import Appender, Backend
@@ -34,8 +34,7 @@ _TURNS = ("began", "back")
 """Notes after which training does not follow on the row logged last."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(Struct, frozen=True, kw_only=True):
     """A place in the journal: after the first `rows` rows of `branch`."""
 
     branch: str
@@ -74,7 +73,7 @@ class Journal:
             else:
                 place = self._place(rows)
                 lines.append({"branch": place.branch, "rows": place.rows, **note_to_json(entry)})
-        text = b"".join(to_json(line) + b"\n" for line in lines)
+        text = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         try:
             if self._appender is None:
                 self._appender = self._backend.append(JOURNAL)
@@ -239,8 +238,8 @@ def _ends_torn(backend: Backend) -> bool:
 def _load(line: bytes) -> dict[str, Any] | None:
     """Return what a line says; None for one that was cut short."""
     try:
-        parsed = from_json(line)
-    except ValueError:
+        parsed = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ..errors import ConfigError, KeyFileError
 
@@ -29,8 +30,7 @@ _MOST = 1 << 16
 _OTHERS = 0o077
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(Struct, frozen=True):
     """What a signature is checked with."""
 
     raw: bytes

@@ -6,16 +6,13 @@ file is still there and as long as it was.
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import FailFast, TypeAdapter
+import msgspec
+from msgspec import Struct
 
 from ..errors import DamagedError, DamagedManifestError, ObjectNotFoundError
 from .backend import Backend, Entry
 from .layout import COMMITS, commit_key, commit_sequence, index_key, index_sequence
-from .manifest import CheckpointInfo, Manifest, decode, info, seal, unseal
+from .manifest import CheckpointInfo, Manifest, decode, info, seal, to_plain, unseal
 from .trust import Trusted
 
 _LARGEST = 256 << 20
@@ -28,8 +25,7 @@ _LOOKS = 10
 """How often it is looked at a run whose commits go, each time, before they are read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class Listing(Struct, frozen=True, kw_only=True):
     """The commits of a run at one moment."""
 
     checkpoints: tuple[CheckpointInfo, ...]
@@ -49,16 +45,9 @@ class Listing:
         return max(self.sizes, default=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
+class _Record(Struct, frozen=True, kw_only=True):
     manifest_bytes: int
     checkpoint: CheckpointInfo
-
-
-@functools.cache
-def _records() -> TypeAdapter[list[_Record]]:
-    """Return what reads and writes an index; to build it takes longer than to list a run that has none."""
-    return TypeAdapter(Annotated[list[_Record], FailFast()])
 
 
 def read_listing(backend: Backend, trusted: Trusted | None = None) -> Listing:
@@ -141,10 +130,10 @@ def write_index(backend: Backend, listing: Listing) -> str:
     """Write an index of `listing`, delete the older ones, return its key. Readers that find none read the manifests."""
     key = index_key(listing.last_sequence)
     records = [
-        _Record(manifest_bytes=listing.sizes[checkpoint.sequence], checkpoint=checkpoint)
+        {"manifest_bytes": listing.sizes[checkpoint.sequence], "checkpoint": to_plain(checkpoint)}
         for checkpoint in listing.checkpoints
     ]
-    backend.replace(key, seal(_records().dump_json(records)))
+    backend.replace(key, seal(msgspec.json.encode(records)))
     backend.delete(other for other in listing.index_keys if other != key)
     return key
 
@@ -158,7 +147,7 @@ def _read_index(backend: Backend, index: Entry) -> dict[int, _Record]:
     if index.size > _LARGEST:
         return {}
     try:
-        records = _records().validate_json(unseal(backend.read(index.key), f"{backend.url}/{index.key}"))
+        records = msgspec.json.decode(unseal(backend.read(index.key), f"{backend.url}/{index.key}"), type=list[_Record])
     except (DamagedError, ObjectNotFoundError, ValueError, RecursionError, MemoryError):  # a hint that is of no use
         return {}
     return {record.checkpoint.sequence: record for record in records}

@@ -16,11 +16,12 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+from msgspec.structs import replace
 
 from ..errors import ConfigError, KeepbestError, NotARunError, ObjectNotFoundError, StorageError
 from . import progress

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import from_json
+import msgspec
+from msgspec import DecodeError, Meta, Struct, ValidationError, field
+from msgspec.structs import asdict, replace
 
 from ..errors import DamagedManifestError, UnsupportedFormatError
 from .digest import digest
-from .jsonfloat import float_to_json
+from .jsonfloat import JsonFloat, float_to_json, floats_to_json, read_floats
 
 FORMAT_MAJOR = 1
 FORMAT_MINOR = 0
@@ -29,39 +20,24 @@ FORMAT_MINOR = 0
 _MOST_AXES = 1000
 _MOST_ELEMENTS = 2**59
 """Of one array, of 16 bytes each: NumPy can count the bytes of no more, even where one axis is 0 and there are none."""
-_MOST_PROBLEMS = 1000
 _LONGEST_NUMBER = 9
 """Digits of a major version."""
 
+# Records are msgspec's: what is read is checked against their fields' types, and to declare one takes a fiftieth of
+# what a dataclass or a pydantic model takes. Fields that they do not have, as newer minor versions write them, are
+# passed over.
 
-def _json_to_float(value: object) -> float:
-    if not isinstance(value, int | float | str):
-        raise ValueError("is no number")  # noqa: TRY004 - pydantic passes a TypeError on as it is
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise ValueError("is too large") from error
-
-
-JsonFloat = Annotated[float, PlainSerializer(float_to_json, return_type=float | str), BeforeValidator(_json_to_float)]
-"""A float whose JSON form is a number, or one of the strings "nan", "inf", "-inf"."""
-
-
-Natural = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """A count, or a place in a file. Python reads numbers of any length, and other things that get them do not."""
-Moment = Annotated[float, Field(allow_inf_nan=False)]
-"""Seconds since 1970."""
 
 
-def _plain_name(name: str) -> str:
-    # The manifest may be a stranger's, and retiring deletes what it names: no name may lead out of its folder.
-    if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
+def check_plain(name: str) -> None:
+    """Raise ValueError unless this is the name of one folder or file, with no way out of where it lies.
+
+    The record may be a stranger's, and retiring deletes what it names.
+    """
+    if name in {"", ".", ".."} or "/" in name or "\\" in name or "\0" in name:
         raise ValueError("is no plain name")
-    return name
-
-
-PlainName = Annotated[str, AfterValidator(_plain_name)]
-"""The name of one folder or file, with no way out of where it lies."""
 
 
 def check_shape(shape: Sequence[int]) -> None:
@@ -72,12 +48,7 @@ def check_shape(shape: Sequence[int]) -> None:
         raise ValueError("it has more elements than can be counted")
 
 
-class _Record(BaseModel):
-    # extra="ignore": a newer minor version may add fields, and an older reader passes over them.
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Score(_Record):
+class Score(Struct, frozen=True, kw_only=True):
     """What one monitor made of a checkpoint: the value it is ranked by."""
 
     monitor: str
@@ -87,8 +58,11 @@ class Score(_Record):
     value: JsonFloat | None
     """The (smoothed) value, or None when it must not rank: not finite, stale, absent, or outside a constraint."""
 
+    def __post_init__(self) -> None:
+        read_floats(self, "value")
 
-class TensorRecord(_Record):
+
+class TensorRecord(Struct, frozen=True, kw_only=True):
     """Where one tensor lies in its tensor file, and what it must read as."""
 
     dtype: str
@@ -98,15 +72,13 @@ class TensorRecord(_Record):
     """Begin (inclusive) and end (exclusive) in bytes, counted from the artifact's `data_start`."""
     digest: str
 
-    @model_validator(mode="after")
-    def _is_possible(self) -> Self:
+    def __post_init__(self) -> None:
         if self.offsets[0] > self.offsets[1]:
             raise ValueError("it ends before it begins")
         check_shape(self.shape)
-        return self
 
 
-class Artifact(_Record):
+class Artifact(Struct, frozen=True, kw_only=True):
     """One file of a checkpoint."""
 
     size: Natural
@@ -119,17 +91,15 @@ class Artifact(_Record):
     """Byte at which a tensor file's data begins."""
     tensors: dict[str, TensorRecord] | None = None
 
-    @model_validator(mode="after")
-    def _is_a_tensor_file_or_not(self) -> Self:
+    def __post_init__(self) -> None:
         if len({value is None for value in (self.header_digest, self.data_start, self.tensors)}) > 1:
             raise ValueError("header_digest, data_start and tensors belong together")
         ends = (tensor.offsets[1] for tensor in (self.tensors or {}).values())
         if (self.data_start or 0) + max(ends, default=0) > self.size:
             raise ValueError("a tensor ends behind the end of the file")
-        return self
 
 
-class Manifest(_Record):
+class Manifest(Struct, frozen=True, kw_only=True):
     """One committed checkpoint: it exists if and only if its manifest does."""
 
     format: str = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
@@ -137,7 +107,7 @@ class Manifest(_Record):
     """Position in the run's commits, from 1."""
     write_id: str
     """32 hex digits drawn anew for each save: tells our own commit from another writer's."""
-    name: PlainName
+    name: str
     """The checkpoint's folder below `checkpoints/`."""
     step: Natural
     """Training steps closed, over the whole run."""
@@ -145,7 +115,7 @@ class Manifest(_Record):
     """The epoch (from 0) that was closed last, or is under way; None before the first."""
     parent: Natural | None
     """Sequence of the checkpoint that training continued from; None at the root."""
-    time: Moment
+    time: float
     """Seconds since 1970, by the writer's clock. For people: nothing is decided by it."""
     reasons: tuple[str, ...]
     """Why it was saved: "improvement", "epoch", "step", "time", "end", "signal", "exception", "request", or
@@ -155,26 +125,30 @@ class Manifest(_Record):
     metrics: dict[str, JsonFloat]
     scores: tuple[Score, ...]
     """One for each monitor, the primary one first."""
-    artifacts: dict[PlainName, Artifact]
+    artifacts: dict[str, Artifact]
     """Name of the file in the checkpoint's folder → what it must be."""
     host: str
     versions: dict[str, str]
 
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.artifacts):
+            check_plain(name)
+        read_floats(self, "metrics")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointInfo:
+
+class CheckpointInfo(Struct, frozen=True, kw_only=True):
     """The light record of a checkpoint: all that policies and listings need, and no file."""
 
     sequence: Natural
     """Position in the run's commits, from 1."""
-    name: PlainName
+    name: str
     """The checkpoint's folder below `checkpoints/`."""
     step: Natural
     epoch: Natural | None
     """From 0; None before the first epoch."""
     parent: Natural | None
     """Sequence of the checkpoint that training continued from."""
-    time: Moment
+    time: float
     """Seconds since 1970."""
     reasons: tuple[str, ...]
     complete: bool
@@ -184,6 +158,10 @@ class CheckpointInfo:
     """One for each monitor, the primary one first."""
     nbytes: Natural = 0
     """Bytes of all its files."""
+
+    def __post_init__(self) -> None:
+        check_plain(self.name)
+        read_floats(self, "metrics")
 
     def score(self, monitor: str | None = None) -> Score | None:
         """Return what `monitor` (default: the primary one) made of this checkpoint, or None."""
@@ -270,18 +248,22 @@ def unseal(data: bytes, location: str) -> bytes:
     return body
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return what is wrong first: a stranger's JSON may be wrong in millions of places."""
-    many = error.error_count()
-    if many > _MOST_PROBLEMS:
-        return f"{many:,} of its fields are wrong"
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the whole':.200}: {first['msg']:.200}"
+def to_plain(record: Manifest | CheckpointInfo) -> dict[str, Any]:
+    """Return its fields, with the floats that JSON has no word for as words."""
+    scores = [
+        asdict(score) | {"value": None if score.value is None else float_to_json(score.value)}
+        for score in record.scores
+    ]
+    return asdict(record) | {"metrics": floats_to_json(record.metrics), "scores": scores}
+
+
+class _Version(Struct):
+    format: str = ""
 
 
 def encode(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest's file."""
-    return seal(manifest.model_dump_json().encode())
+    return seal(msgspec.json.encode(to_plain(manifest)))
 
 
 def decode(data: bytes, location: str) -> Manifest:
@@ -293,16 +275,17 @@ def decode(data: bytes, location: str) -> Manifest:
     """
     body = unseal(data, location)
     try:
-        fields = from_json(body)
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise DamagedManifestError(location, f"it is not JSON ({error})") from error
-    version = fields.get("format") if isinstance(fields, dict) else None
-    major = version.split(".")[0] if isinstance(version, str) else ""
+        _check_version(msgspec.json.decode(body, type=_Version).format, location)
+        return msgspec.json.decode(body, type=Manifest)
+    except ValidationError as error:
+        raise DamagedManifestError(location, f"it is no manifest ({error!s:.200})") from error
+    except (DecodeError, RecursionError, MemoryError) as error:
+        raise DamagedManifestError(location, f"it is not JSON ({error!s:.200})") from error
+
+
+def _check_version(version: str, location: str) -> None:
+    major = version.split(".", maxsplit=1)[0]
     if not (major.isascii() and major.isdigit()) or len(major) > _LONGEST_NUMBER:
         raise DamagedManifestError(location, "it says no format version")
     if int(major) != FORMAT_MAJOR:
         raise UnsupportedFormatError(location, version, FORMAT_MAJOR)
-    try:
-        return Manifest.model_validate(fields)
-    except ValidationError as error:
-        raise DamagedManifestError(location, first_problem(error)) from error

@@ -6,23 +6,17 @@ who ask what a run did, and a reader that does not know a kind of note passes ov
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from operator import attrgetter
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+import msgspec
+from msgspec import Struct, field
 
-from .jsonfloat import float_to_json
-from .manifest import JsonFloat, Moment, Natural
-
-# Plain dataclasses: two are made with every `log`, and a pydantic model takes several times as long to make and dump.
-# What is read is checked by pydantic, against the same types.
+from .jsonfloat import JsonFloat, plain, read_floats
+from .manifest import Natural
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one monitor made of the metrics of one epoch."""
 
     monitor: str
@@ -55,10 +49,12 @@ class Check:
     reason: str
     """One sentence, for people; it counts epochs from 1."""
 
+    def __post_init__(self) -> None:
+        read_floats(self, "value", "judged", "best", "gap")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Note:
-    time: Moment
+
+class _Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    time: float
     """Seconds since 1970."""
     epoch: Natural | None
     """The epoch that was closed last or is under way, from 0; None before the first."""
@@ -66,8 +62,7 @@ class _Note:
     """Training steps closed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Began(_Note):
+class Began(_Note, frozen=True, kw_only=True, omit_defaults=True):
     """A process began to train: afresh, or from a checkpoint. Written before its first row."""
 
     kind: Literal["began"] = "began"
@@ -79,8 +74,7 @@ class Began(_Note):
     versions: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided(_Note):
+class Decided(_Note, frozen=True, kw_only=True, omit_defaults=True):
     """A check: every `log`, and whenever else a save was due."""
 
     kind: Literal["decided"] = "decided"
@@ -98,8 +92,7 @@ class Decided(_Note):
     """A monitor says that training should end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved(_Note):
+class Saved(_Note, frozen=True, kw_only=True, omit_defaults=True):
     """A save has ended well: the checkpoint is committed and durable."""
 
     kind: Literal["saved"] = "saved"
@@ -114,9 +107,11 @@ class Saved(_Note):
     retired: tuple[str, ...] = ()
     """Names of the checkpoints that were deleted after it, as the policy no longer keeps them."""
 
+    def __post_init__(self) -> None:
+        read_floats(self, "blocked", "seconds")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaveFailed(_Note):
+
+class SaveFailed(_Note, frozen=True, kw_only=True, omit_defaults=True):
     """A save has failed; older checkpoints are unharmed."""
 
     kind: Literal["failed"] = "failed"
@@ -125,16 +120,14 @@ class SaveFailed(_Note):
     """Class and message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WentBack(_Note):
+class WentBack(_Note, frozen=True, kw_only=True, omit_defaults=True):
     """Training went back to a checkpoint and goes on from there, in the same process."""
 
     kind: Literal["back"] = "back"
     checkpoint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended(_Note):
+class Ended(_Note, frozen=True, kw_only=True, omit_defaults=True):
     """The process let go of the run. Absent: it was killed, never closed its Checkpointer, or trains still."""
 
     kind: Literal["ended"] = "ended"
@@ -153,7 +146,7 @@ _KINDS: dict[str, type[Note]] = {
 
 def note_to_json(note: Note) -> dict[str, Any]:
     """Return a note's fields as plain data for a line of the journal; what is as usual is left out."""
-    return {"kind": note.kind, **_unusual(note)}
+    return {"kind": note.kind, **plain(msgspec.to_builtins(note))}
 
 
 def note_from_json(line: Mapping[str, Any]) -> Note | None:
@@ -162,41 +155,6 @@ def note_from_json(line: Mapping[str, Any]) -> Note | None:
     if not isinstance(kind, str) or kind not in _KINDS:
         return None
     try:
-        return _reader(kind).validate_python(line)
-    except (ValidationError, RecursionError):
+        return msgspec.convert(line, _KINDS[kind])
+    except (msgspec.ValidationError, RecursionError):
         return None
-
-
-@functools.cache
-def _reader(kind: str) -> TypeAdapter[Note]:
-    """Return what checks notes of a kind; to build those of all takes longer than to read a short journal."""
-    return TypeAdapter(_KINDS[kind])
-
-
-def _unusual(record: Note | Check) -> dict[str, Any]:
-    """Return the fields that differ from their defaults."""
-    names, usual, values = _PLANS[type(record)]
-    told: dict[str, Any] = {}
-    for name, default, value in zip(names, usual, values(record), strict=True):
-        if value is default or value == default:
-            continue
-        if isinstance(value, float):
-            told[name] = float_to_json(value)
-        elif isinstance(value, tuple):
-            told[name] = [_unusual(each) if isinstance(each, Check) else each for each in value]
-        else:
-            told[name] = value
-    return told
-
-
-def _plan(kind: type[Note | Check]) -> tuple[tuple[str, ...], tuple[object, ...], attrgetter[tuple[Any, ...]]]:
-    """Return names and defaults of a record's fields, and what gets their values."""
-    names = tuple(each.name for each in fields(kind))
-    return names, tuple(_default(each) for each in fields(kind)), attrgetter(*names)
-
-
-def _default(of: Field[Any]) -> object:
-    return of.default if of.default_factory is MISSING else of.default_factory()
-
-
-_PLANS = {kind: _plan(kind) for kind in (Check, Began, Decided, Saved, SaveFailed, WentBack, Ended)}

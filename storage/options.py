@@ -33,7 +33,7 @@ def check_known(kind: type, options: Mapping[str, Any], more: Iterable[str] = ()
         for name, parameter in inspect.signature(base.__init__).parameters.items()  # type: ignore[misc]
         if name != "self" and parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
     }
-    known = sorted({*takes, *_FSSPEC, *more, *TransferSettings.__slots__})
+    known = sorted({*takes, *_FSSPEC, *more, *TransferSettings.__struct_fields__})
     for name, value in options.items():
         if name not in known:
             raise ConfigError(

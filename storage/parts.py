@@ -7,7 +7,8 @@ a store.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from .backend import Buffer, Chunk, Held, bytes_of
 
@@ -18,8 +19,7 @@ _DOUBLING = 2000
 _LARGEST = 5 << 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartSizes:
+class PartSizes(Struct, frozen=True, kw_only=True):
     """How large parts are. All double after each 2,000 parts: 10,000 parts of 8 MiB at first hold 484 GiB."""
 
     sent: int

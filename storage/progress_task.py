@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import threading
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Action = Literal["diff", "export", "gc", "load", "mirror", "save", "sign", "verify"]
 Unit = Literal["bytes", "objects"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(Struct, frozen=True, kw_only=True):
     """How far one operation is."""
 
     id: int

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import msgspec
+from msgspec import Struct
 
 from .digest import sha256
 from .keys import PREFIX, PrivateKey
@@ -28,11 +29,7 @@ _SIGNATURE_END = len(_HEAD) + 128
 _STATEMENT = _SIGNATURE_END + len(_MIDDLE)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class FileStatement(_Record):
+class FileStatement(Struct, frozen=True, kw_only=True):
     """What is stated of one file. Every digest is `sha256:<64 hex digits>`."""
 
     digest: str
@@ -43,7 +40,7 @@ class FileStatement(_Record):
     """Name → digest of the tensor's bytes, so that one can be checked without the others."""
 
 
-class Statement(_Record):
+class Statement(Struct, frozen=True, kw_only=True):
     """What a signature says. The fields are written in this order."""
 
     format: str = FORMAT
@@ -91,7 +88,7 @@ def file_statement(view: memoryview, artifact: Artifact) -> FileStatement:
 
 def pack(statement: Statement, key: PrivateKey) -> bytes:
     """Return the document: the same bytes for the same statement and key."""
-    body = statement.model_dump_json().encode()
+    body = msgspec.json.encode(statement)
     return _HEAD + key.sign(body).hex().encode() + _MIDDLE + body + _TAIL
 
 
@@ -109,6 +106,6 @@ def read_statement(body: bytes) -> Statement | None:
     if not body.startswith(_BEGINNING):
         return None
     try:
-        return Statement.model_validate_json(body)
-    except ValidationError:
+        return msgspec.json.decode(body, type=Statement)
+    except (msgspec.DecodeError, RecursionError):
         return None

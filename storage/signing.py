@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import (
     CheckpointNotFoundError,
@@ -38,8 +39,7 @@ from .trust import Trusted, run_name
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class Signed(Struct, frozen=True, kw_only=True):
     """What signing a checkpoint did."""
 
     checkpoint: str

@@ -12,12 +12,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import msgspec
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from ..errors import DamagedFileError, KeepbestError
 from .arrays import Converter
 from .layout import STATE_FILE
-from .manifest import check_shape, first_problem
+from .manifest import check_shape
 from .tensorfile import TensorSpec, TensorView
 from .typedjson import Json, decode, tensors_in
 
@@ -27,10 +29,8 @@ _MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 Role = Literal["weights", "optimizer", "state"]
 
 
-class ObjectRecord(BaseModel):
+class ObjectRecord(Struct, frozen=True, kw_only=True):
     """One object of a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     role: Role
     """"weights": what a weights-only checkpoint keeps."""
@@ -39,10 +39,8 @@ class ObjectRecord(BaseModel):
     state: Json
 
 
-class StateFile(BaseModel):
+class StateFile(Struct, frozen=True, kw_only=True):
     """The content of `state.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     objects: dict[str, ObjectRecord]
     training: dict[str, Json]
@@ -51,7 +49,7 @@ class StateFile(BaseModel):
 
 def dump(objects: Mapping[str, ObjectRecord], training: Mapping[str, Json]) -> bytes:
     """Return the bytes of a state file."""
-    content = {"objects": {name: record.model_dump() for name, record in objects.items()}, "training": dict(training)}
+    content = {"objects": {name: asdict(record) for name, record in objects.items()}, "training": dict(training)}
     return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -62,11 +60,9 @@ def parse(data: bytes, location: str) -> StateFile:
         DamagedFileError: it is not one.
     """
     try:
-        return StateFile.model_validate(json.loads(data))
-    except ValidationError as error:
-        raise DamagedFileError(location, f"it is no state file ({first_problem(error)})") from error
+        return msgspec.convert(json.loads(data), StateFile)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise DamagedFileError(location, f"it is no state file ({error})") from error
+        raise DamagedFileError(location, f"it is no state file ({error!s:.200})") from error
 
 
 # ── how a typed state refers to a tensor ──────────────────────────────────────────────────────────────────────────

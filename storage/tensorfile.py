@@ -13,7 +13,8 @@ import json
 import math
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import DamagedError, DamagedFileError, ObjectNotFoundError
 from . import progress
@@ -37,8 +38,7 @@ _PAGE = 4096
 """The data of a large file begins on a page, so that staging, which does too, can be written as it lies."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
+class TensorSpec(Struct, frozen=True, kw_only=True):
     """What a tensor is, without its values."""
 
     name: str
@@ -52,8 +52,7 @@ class TensorSpec:
         return ITEM_BYTES[self.dtype] * math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorFilePlan:
+class TensorFilePlan(Struct, frozen=True, kw_only=True):
     """A tensor file before its values are there: the header, and where each tensor goes."""
 
     header: bytes
@@ -64,8 +63,7 @@ class TensorFilePlan:
     data_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorView:
+class TensorView(Struct, frozen=True, kw_only=True):
     """One tensor as it was read."""
 
     spec: TensorSpec

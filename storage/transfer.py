@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from ..errors import ConfigError, KeepbestError, ObjectExistsError, ObjectNotFoundError, StorageError
 from . import progress, retry
@@ -30,8 +30,7 @@ from .spans import coalesce, view
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransferSettings:
+class TransferSettings(Struct, frozen=True, kw_only=True):
     """How a bucket is spoken to. Given among the `storage_options`, under the names of the fields."""
 
     connections: int = 8
@@ -69,7 +68,7 @@ class TransferSettings:
     @staticmethod
     def split(options: Mapping[str, Any]) -> tuple[TransferSettings, dict[str, Any]]:
         """Return the settings among storage options, and the options that remain for fsspec."""
-        mine = {name: options[name] for name in TransferSettings.__slots__ if name in options}
+        mine = {name: options[name] for name in TransferSettings.__struct_fields__ if name in options}
         return TransferSettings(**mine), {name: value for name, value in options.items() if name not in mine}
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from ..errors import ConfigError, ObjectNotFoundError, UntrustedError
 from . import signature
 from .backend import Backend
@@ -72,7 +74,7 @@ class Trusted:
         artifacts = _signed_artifacts(manifest.artifacts, statement.files)
         if artifacts is None:
             raise UntrustedError(where, "its signature does not name the files that it names", key=str(self.key))
-        return manifest.model_copy(update={"artifacts": artifacts})
+        return replace(manifest, artifacts=artifacts)
 
     def _statement(self, backend: Backend, manifest: Manifest) -> Statement:
         place = data_key(manifest.name, signature_file(self.key.id))
@@ -127,14 +129,10 @@ def _signed_artifacts(
         if (artifact.tensors is None) != (stated.tensors is None):
             return None
         if artifact.tensors is None or stated.tensors is None:
-            found[file] = artifact.model_copy(update={"digest": stated.digest})
+            found[file] = replace(artifact, digest=stated.digest)
             continue
         if artifact.tensors.keys() != stated.tensors.keys() or stated.header_digest is None:
             return None
-        tensors = {
-            name: record.model_copy(update={"digest": stated.tensors[name]})
-            for name, record in artifact.tensors.items()
-        }
-        update = {"digest": stated.digest, "header_digest": stated.header_digest, "tensors": tensors}
-        found[file] = artifact.model_copy(update=update)
+        tensors = {name: replace(record, digest=stated.tensors[name]) for name, record in artifact.tensors.items()}
+        found[file] = replace(artifact, digest=stated.digest, header_digest=stated.header_digest, tensors=tensors)
     return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..errors import DamagedError, KeepbestError, ObjectNotFoundError, UntrustedError
 from . import progress, statefile
@@ -21,8 +22,7 @@ from .trust import Trusted
 _CHUNK = 8 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(Struct, frozen=True, kw_only=True):
     """One thing that is not as it was written."""
 
     checkpoint: str
@@ -34,8 +34,7 @@ class Problem:
     """It is not what the holder of the trusted key signed; as for its own digests it may be whole."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """What `verify` found."""
 
     checked: int

@@ -38,7 +38,6 @@ UNDECLARED = {
     "pandas": "only for who asks for a table of it, and an error says what to install",
     "polars": "likewise",
     "ml-dtypes": "only for dtypes that NumPy does not have, and an error says what to install",
-    "pydantic-core": "pydantic demands the very version that it works with",
 }
 """Imported, and not declared, with the reason."""
 

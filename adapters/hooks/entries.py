@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ...errors import ConfigError
 from ...storage.history import Row
 from ...storage.layout import checkpoint_place
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """Where a checkpoint was saved, as its name says."""
 
     epoch: int | None

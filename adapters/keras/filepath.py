@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from string import Formatter
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ConfigError, PlaceholderError
 from ...storage.digest import digest
@@ -28,8 +29,7 @@ _WIDE = re.compile(r"\{[^{}]*:[^{}]*?([1-9][0-9]{3,})")
 """A placeholder whose width or precision has four digits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filepath:
+class Filepath(Struct, frozen=True):
     """A path or URL with placeholders: `{epoch}` and `{batch}`, counted from 1, and any logged metric."""
 
     template: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import keras
 import numpy as np
+from msgspec import Struct
 
 from .tensors import Array, dtype_of
 
@@ -20,8 +20,7 @@ OPTIMIZER = "optimizer"
 """What the owner of an optimizer's variables is called."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """A stored tensor and the variable it is for."""
 
     path: str

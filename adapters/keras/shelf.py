@@ -16,11 +16,13 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from ...core.caller import warn_caller
 from ...core.snapshot import Snapshots
@@ -50,8 +52,7 @@ _log = logging.getLogger(__name__)
 _MODEL = "model"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(Struct, frozen=True, kw_only=True):
     """What a later ModelCheckpoint goes on from."""
 
     monitor: str
@@ -65,8 +66,7 @@ class Standing:
     """Of the file; None where it was not judged."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """One file to be kept."""
 
     path: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
+from msgspec.structs import replace
 
 from ...core.registry import adapter_of
 from ...core.tensor import TensorSource, numpy_source

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from msgspec.structs import replace
 
 from ...core.tensor import TensorSource
 from ...errors import UnsupportedStateError

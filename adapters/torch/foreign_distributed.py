@@ -12,11 +12,11 @@ import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from msgspec import Struct
 
 from ...core.foreign import Found, Lazy
 from ...core.tensor import TensorSource
@@ -55,8 +55,7 @@ _RECORDS = frozenset(
 """What is understood, or passed over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Slice:
+class _Slice(Struct, frozen=True, kw_only=True):
     """Where some bytes of the checkpoint lie."""
 
     path: Path

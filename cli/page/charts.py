@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
+
+from msgspec import Struct
 
 from ...core.direction import Mode
 from ...core.overfitting import generalisation_gap, training_partners
@@ -54,8 +55,7 @@ class ChartJson(TypedDict):
     """Run, and where it overfitted: from, to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Legend:
+class Legend(Struct, frozen=True, kw_only=True):
     """What a curve looks like, in words."""
 
     name: str
@@ -63,8 +63,7 @@ class Legend:
     dash: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
+class Chart(Struct, frozen=True, kw_only=True):
     """One chart and what says the same without it."""
 
     title: str
@@ -79,8 +78,7 @@ class Chart:
     json: ChartJson
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charts:
+class Charts(Struct, frozen=True, kw_only=True):
     """All charts of a page."""
 
     charts: tuple[Chart, ...]

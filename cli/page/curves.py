@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Literal
+
+from msgspec import Struct
 
 from ...storage.history import Row
 from ...storage.notes import Note
@@ -21,8 +22,7 @@ LARGEST = 1e30
 """Of values that are drawn: an axis that holds larger ones shows nothing else."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class Curve(Struct, frozen=True, kw_only=True):
     """The points of one metric. Places strictly increase."""
 
     name: str
@@ -37,8 +37,7 @@ class Curve:
         return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if drawable(y)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(Struct, frozen=True, kw_only=True):
     """What a curve shows, in figures. All are of values that can be drawn."""
 
     points: int

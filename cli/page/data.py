@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict
+
+from msgspec import Struct
 
 from ...storage.notes import Began, Note
 from .. import explaining, words
@@ -43,8 +44,7 @@ class PageJson(TypedDict):
     charts: list[ChartJson]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunPart:
+class RunPart(Struct, frozen=True, kw_only=True):
     """What the page says about one run."""
 
     label: str
@@ -61,8 +61,7 @@ class RunPart:
     """What cannot be read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Struct, frozen=True, kw_only=True):
     """All that the page says."""
 
     title: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
+
+from msgspec import Struct
 
 from ...storage.history import Row
 from ...storage.notes import Began, Decided, Ended, Note, Saved, SaveFailed, WentBack
@@ -36,8 +37,7 @@ class EventsJson(TypedDict):
     step: MarksJson
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class _Place(Struct, frozen=True, kw_only=True):
     """Where something was, on either axis."""
 
     epoch: float

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ...core.direction import Mode
 from ...core.overfitting import OverfittingWatch
@@ -18,8 +19,7 @@ _MOST = 300
 """Spans that are shaded; closer ones become one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overfit:
+class Overfit(Struct, frozen=True, kw_only=True):
     """What became of one validation metric beside its training metric."""
 
     first: float

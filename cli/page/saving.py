@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ...storage.history import Row
 from ...storage.notes import Began, Note, Saved, SaveFailed
@@ -13,8 +14,7 @@ _LONGEST = 1e15
 """Seconds that are added up of one span; more is of no training, and a sum of such may be too large for a float."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Save:
+class Save(Struct, frozen=True, kw_only=True):
     """One save that ended well."""
 
     checkpoint: str
@@ -26,8 +26,7 @@ class Save:
     """From the call to durable; finite, at least 0."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saving:
+class Saving(Struct, frozen=True, kw_only=True):
     """All saves of a run."""
 
     saves: tuple[Save, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ...core.direction import Mode, direction
 from ...errors import ConfigError, KeepbestError
@@ -20,8 +21,7 @@ from ...storage.run import Run, open_run
 from ..marks import Marks, left, marks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(Struct, frozen=True, kw_only=True):
     """What was found at one URL."""
 
     url: str

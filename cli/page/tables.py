@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ...storage.history import Row
 from ...storage.manifest import CheckpointInfo
@@ -20,8 +21,7 @@ _MOST_MONITORS = 6
 """Columns of best values in the table of runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(Struct, frozen=True, kw_only=True):
     """A column of a table."""
 
     title: str
@@ -29,8 +29,7 @@ class Column:
     """Numbers stand at the right, and are sorted by value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class Cell(Struct, frozen=True, kw_only=True):
     """One cell."""
 
     text: str
@@ -40,16 +39,14 @@ class Cell:
     """A digest or the like, to be read letter by letter."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(Struct, frozen=True, kw_only=True):
     """One row of a table."""
 
     cells: tuple[Cell, ...]
     stands_out: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(Struct, frozen=True, kw_only=True):
     """A table."""
 
     caption: str

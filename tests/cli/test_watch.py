@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -15,6 +14,7 @@ from contracts.runs import SmallRun
 from contracts.stateful import Weights
 from contracts.terminal import COMMAND, run_in_terminal
 from contracts.trained import overfitted
+from msgspec.structs import replace
 
 import keepbest as library
 from keepbest import Checkpointer, CheckpointPolicy
@@ -322,7 +322,7 @@ def test_a_store_that_does_not_answer_is_told_while_waiting(tmp_path, capsys):
 def test_a_metric_that_is_nan_repeats_nothing(tmp_path):
     """What was found once is not new again, though NaN equals nothing."""
     journal = Journal(open_backend(str(tmp_path)))
-    journal.append(dataclasses.replace(row(0), metrics={"loss": math.nan}), row(1))
+    journal.append(replace(row(0), metrics={"loss": math.nan}), row(1))
     followed = follower(open_backend(str(tmp_path)))
     assert followed.look()
     journal.append(row(2))
@@ -376,7 +376,7 @@ def test_a_run_without_notes_is_followed(tmp_path):
     run = SmallRun(open_backend(str(tmp_path)))
     run.save(0.5)
     journal = Journal(open_backend(str(tmp_path)))
-    journal.append(dataclasses.replace(row(0), metrics={"val_loss": 0.5}))
+    journal.append(replace(row(0), metrics={"val_loss": 0.5}))
     journal.close()
     ran = run_in_terminal(COMMAND, "watch", str(tmp_path), columns=120, interrupt="last saved")
     text = "\n".join(ran.screen)
@@ -390,7 +390,7 @@ def test_names_cannot_steer_the_terminal(tmp_path):
     journal = Journal(open_backend(str(tmp_path)))
     journal.append(
         Began(checkpoint=None, policy={}, host="h\x1b]0;owned\x07", time=1.7e9, epoch=None, step=0),
-        dataclasses.replace(row(0), metrics={"l\x1b[2Joss": 1.0}),
+        replace(row(0), metrics={"l\x1b[2Joss": 1.0}),
         Ended(cause="exception", error="E\x9b", time=1.7e9, epoch=0, step=1),
     )
     journal.close()

@@ -6,6 +6,7 @@ import json
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from msgspec.structs import replace
 
 from keepbest.storage.digest import digest
 from keepbest.storage.layout import commit_key, data_key, signature_file
@@ -54,7 +55,7 @@ class Intruder:
 
     def set_manifest(self, of, **changes):
         """Change fields of the manifest with the number `of`."""
-        manifest = read_manifest(self.backend, of).model_copy(update=changes)
+        manifest = replace(read_manifest(self.backend, of), **changes)
         self.backend.replace(commit_key(manifest.sequence), encode(manifest))
 
     def set_file(self, sequence, file, data):
@@ -78,12 +79,10 @@ def described(artifact, data):
         return Artifact(size=len(data), digest=digest(data))
     start = artifact.data_start
     tensors = {
-        name: record.model_copy(update={"digest": digest(data[start + record.offsets[0] : start + record.offsets[1]])})
+        name: replace(record, digest=digest(data[start + record.offsets[0] : start + record.offsets[1]]))
         for name, record in artifact.tensors.items()
     }
-    return artifact.model_copy(
-        update={"digest": digest(data), "header_digest": digest(data[:start]), "tensors": tensors}
-    )
+    return replace(artifact, digest=digest(data), header_digest=digest(data[:start]), tensors=tensors)
 
 
 def flipped(data, at=-1):

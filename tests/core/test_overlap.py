@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 import time
@@ -10,6 +9,7 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from keepbest.core import overlap as module
 from keepbest.core.arriving import Arriving, BrokenOffError
@@ -292,7 +292,7 @@ class Viewed(Counting):
             self.at()
             return self.values.view(np.uint8).data
 
-        return dataclasses.replace(super().source(path), view=view)
+        return replace(super().source(path), view=view)
 
 
 @pytest.mark.parametrize("tensor", [Counting, Viewed])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import msgspec
 from faults.policies import TREES, judged
 from faults.specimen import MODEL
 from faults.stranger import Forgery, dumps, honest_run
@@ -338,7 +339,7 @@ def _signatures() -> list[bytes]:
         key=f"ed25519:{'1b' * 32}", run="runs/7", sequence=1, write_id="0" * 32, name=_honest().name, manifest=digest,
         files={MODEL: file, "state.json": FileStatement(digest=digest, header_digest=None, tensors=None)},
     )  # fmt: skip
-    body = statement.model_dump_json().encode()
+    body = msgspec.json.encode(statement)
     return [b'{"signature":"ed25519:' + b"2c" * 64 + b'","statement":' + body + b"}\n", body]
 
 

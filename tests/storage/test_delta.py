@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import uuid
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from contracts.faults import Crash, CrashingBackend, FailingBackend
 from contracts.runs import SmallRun, same, staged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from keepbest.errors import StorageError
 from keepbest.storage import tensorfile, tensorstream

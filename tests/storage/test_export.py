@@ -16,7 +16,7 @@ from keepbest.errors import (
 from keepbest.storage import statefile, tensorfile
 from keepbest.storage.backend import open_backend
 from keepbest.storage.commit import BytesDraft, TensorDraft
-from keepbest.storage.manifest import Manifest, decode, encode
+from keepbest.storage.manifest import Manifest, decode, encode, seal, unseal
 from keepbest.storage.run_writer import RunWriter
 from keepbest.storage.statefile import ObjectRecord
 from keepbest.storage.tensorfile import TensorSpec
@@ -158,12 +158,13 @@ def test_a_strangers_manifest_cannot_write_outside_the_target(tmp_path):
     writer = RunWriter(open_backend(url))
     artifacts = dict(writer.write("epoch-001_abcdef", [BytesDraft(file="state.json", data=b"{}")]))
     (tmp_path / "run" / "checkpoints" / "evil").write_bytes(b"{}")
-    manifest = Manifest.model_construct(
+    manifest = Manifest(
         sequence=1, write_id="0" * 32, name="epoch-001_abcdef", step=0, epoch=0, parent=None, time=0.0, reasons=(),
-        complete=True, metrics={}, scores=(), artifacts={"../evil": artifacts["state.json"]}, host="", versions={},
+        complete=True, metrics={}, scores=(), artifacts=artifacts, host="", versions={},
     )  # fmt: skip
     (tmp_path / "run" / "commits").mkdir()
-    (tmp_path / "run" / "commits" / "00000001.json").write_bytes(encode(manifest))
+    body = unseal(encode(manifest), "x").replace(b'"state.json"', b'"../evil"')
+    (tmp_path / "run" / "commits" / "00000001.json").write_bytes(seal(body))
     with pytest.raises(DamagedManifestError, match="no plain name"):
         keepbest.open_run(url).latest.export(tmp_path / "a" / "out", with_records=True)
     assert not (tmp_path / "a").exists()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from keepbest.errors import DamagedError, DamagedManifestError, UnsupportedFormatError
 from keepbest.storage.manifest import (
@@ -205,7 +204,7 @@ def test_no_name_leads_out_of_its_folder(name):
 @pytest.mark.parametrize("shape", [(1,) * 1001, (2**59,), (0, 2**59), (0, 2**40, 2**40)])
 def test_a_shape_that_no_array_can_have_is_refused(shape):
     """Also if it has no bytes, as one axis is 0: NumPy counts the others all the same. The fuzzer found it."""
-    with pytest.raises(ValidationError, match="axes|elements"):
+    with pytest.raises(ValueError, match="axes|elements"):
         TensorRecord(dtype="F64", shape=shape, offsets=(0, 0), digest="xxh3-128:" + "0" * 32)
     assert np.zeros((0, 2**59 - 1), np.complex128).size == 0
 

@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from contracts.faults import CountingBackend
 from contracts.runs import SmallRun, record, same
 from contracts.signers import Intruder, Signer, flipped, statement_of
+from msgspec.structs import replace
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy, Trusted
@@ -229,7 +229,7 @@ def test_hints_cannot_choose_the_best(signed, signer, intruder):
     listing = read_listing(intruder.backend)
     forged = []
     for found in listing.checkpoints:
-        score = found.scores[0].model_copy(update={"value": 1 / found.sequence})
+        score = replace(found.scores[0], value=1 / found.sequence)
         forged.append(replace(found, scores=(score,)))
     write_index(intruder.backend, replace(listing, checkpoints=tuple(forged)))
     assert keepbest.open_run(signed).best.sequence == 3

@@ -14,6 +14,7 @@ from contracts.faults import WrappedBackend
 from contracts.runs import SmallRun, same, spec, staged
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from keepbest.errors import ConfigError, DamagedFileError
 from keepbest.storage import arrays, tensorfile
@@ -257,8 +258,8 @@ def test_a_record_that_contradicts_itself_is_damage(backend, change, problem):
     """A manifest that says what cannot be, with a digest that fits, is an error that names the tensor."""
     held = {"w": np.zeros((4, 3), np.float32)}
     artifact = stored(backend, held)
-    facts = artifact.tensors["w"].model_dump() | change
-    altered = artifact.model_copy(update={"tensors": {"w": TensorRecord(**facts)}})
+    facts = asdict(artifact.tensors["w"]) | change
+    altered = replace(artifact, tensors={"w": TensorRecord(**facts)})
     with pytest.raises(DamagedFileError, match=problem) as caught:
         tensorfile.read(backend, KEY, altered)
     assert caught.value.tensor == "w"
