@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointNotFoundError, DamagedFileError, ObjectNotFoundError
 from . import export, keys, progress, signing, statefile, tensorfile
-from .arrays import Converter, converter
+from .arrays import NUMPY_SCALAR, Converter, converter, scalar_from_view
 from .backend import Backend
 from .digest import altered, matches
 from .export import ExportedFile
@@ -159,7 +159,10 @@ class Checkpoint:
         record = self._record(name)
         convert = converter(framework)
         if only is None:
-            return statefile.restore(record, self._tensors(record), lambda _tag: convert)
+            scalar = scalar_from_view if framework == "numpy" else convert
+            return statefile.restore(
+                record, self._tensors(record), lambda tag: scalar if tag == NUMPY_SCALAR else convert
+            )
         chosen = self._matching(record, [only] if isinstance(only, str) else list(only))
         stored = {statefile.stored_name(payload) for payload in chosen.values()} - {None}
         views = self._tensors(record, sorted(name for name in stored if name is not None))

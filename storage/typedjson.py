@@ -16,9 +16,9 @@ from ..errors import UnsupportedStateError
 
 Json = Any
 TensorEncoder = Callable[[str, Any], "tuple[str, Json] | None"]
-"""Given a path and a value: the framework's tag and the JSON that refers to the tensor, or None if it is no tensor."""
+"""Given a path and a value: its tag and the JSON that refers to the tensor, or None if it is no tensor."""
 TensorDecoder = Callable[[str, Json], Any]
-"""Given the framework's tag and what the encoder returned: the tensor."""
+"""Given the tag and what the encoder returned: the tensor."""
 
 _MAX_DEPTH = 100
 """Levels. Each takes four of Python's 1000 frames, and the caller may be deep down already."""
@@ -136,7 +136,7 @@ def decode(value: Json, tensor: TensorDecoder) -> Any:
 
     Args:
         value: the JSON.
-        tensor: called for each tensor with its framework's tag and what `encode`'s own `tensor` returned for it.
+        tensor: called for each tensor with its tag and what `encode`'s own `tensor` returned for it.
     """
     if isinstance(value, list):
         return [decode(item, tensor) for item in value]
