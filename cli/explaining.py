@@ -237,8 +237,10 @@ def _saves(run: Account) -> list[str]:
     there = f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there now"
     lines = [f"{words.count(len(begun), 'save')} began {well} ended well; {there}."]
     if run.retired_by:
-        kept = keeps(run.policy)
-        why = "" if kept is None else f", as the policy keeps {kept}"
+        kept, policies = keeps(run.policy), {id(policy): policy for policy in run.retired_under.values()}
+        then = set(map(keeps, policies.values()))
+        by = "" if kept is None else f", as the policy keeps {kept}"
+        why = by if then == {kept} else f", by the {'policy' if len(then) == 1 else 'policies'} in force then"
         deleted = words.count(len(run.retired_by), "checkpoint")
         lines.append(f"{deleted} {'was' if len(run.retired_by) == 1 else 'were'} deleted{why}.")
     busy = sum(note.busy for note in decided)

@@ -157,6 +157,20 @@ def test_an_epoch_whose_checkpoint_was_deleted(keepbest, told):
     )
 
 
+def test_a_deleted_checkpoint_is_told_with_the_policy_that_deleted_it(keepbest, tmp_path):
+    """A policy that came later is not made answerable for what an earlier one deleted."""
+    losses = [0.5, 0.4, 0.6, 0.7, 0.8, 0.9]
+    train(tmp_path, losses[:4], keep_last=1)
+    url = train(tmp_path, losses, keep_last=2)
+    first, second = "the best one by val_loss, and the last one", "the best one by val_loss, and the last 2"
+    by_the_first = sentences(keepbest("explain", url, "--epoch", "1"), "Saved")[2]
+    assert by_the_first.endswith(f"had been saved, as the policy then was to keep {first}.")
+    by_the_second = sentences(keepbest("explain", url, "--epoch", "4"), "Saved")[2]
+    assert by_the_second.endswith(f"had been saved, as the policy keeps {second}.")
+    deleted = sentences(keepbest("explain", url), "Saves")[1]
+    assert deleted == "3 checkpoints were deleted, by the policies in force then."
+
+
 def test_the_epoch_that_training_was_resumed_from(keepbest, told):
     """The epoch whose checkpoint training went on from says so."""
     saved = sentences(keepbest("explain", told, "--epoch", "4"), "Saved")
