@@ -22,8 +22,6 @@ _NO_NOTES = (
     "what follows is from its checkpoints and its history."
 )
 
-NO_JOURNAL = "It has no journal: it was converted, or copied without."
-
 _LONG = 60.0
 """Seconds from which a span is told in minutes."""
 
@@ -58,7 +56,7 @@ def story(run: Account, now: float) -> list[Section]:
 
 def _training(run: Account, now: float) -> list[str]:
     if not run.entries:
-        return [NO_JOURNAL]
+        return [no_journal(run)]
     many = [words.count(len(run.closed), "epoch")]
     if run.last_row is not None and run.last_row.step:
         many.append(words.count(run.last_row.step, "step"))
@@ -69,6 +67,13 @@ def _training(run: Account, now: float) -> list[str]:
         return [*lines, _NO_NOTES]
     turns = shortened(run.turns, lambda turn: _turned(turn, run, now), "time", "it was resumed or went back")
     return [*lines, *turns]
+
+
+def no_journal(run: Account) -> str:
+    """Return why a run has no journal, as far as its checkpoints tell."""
+    if run.checkpoints and all("converted" in info.reasons for info in run.checkpoints):
+        return "It has no journal, as it was converted."
+    return "It has no journal: a ModelCheckpoint for Keras wrote it, which keeps none, or it was copied without."
 
 
 def _turned(turn: Began | WentBack, run: Account, now: float) -> str:

@@ -623,15 +623,15 @@ def test_a_save_that_took_for_ever(keepbest, tmp_path):
 
 
 def test_a_run_without_a_journal(keepbest, tmp_path):
-    """Of a run that was copied without its journal it does not claim that an old keepbest wrote it, or no epoch."""
+    """Of a run that has none it does not claim that an old keepbest wrote it, no epoch, or that it was converted."""
     run = SmallRun(open_backend(str(tmp_path)))
     run.save(0.5, epoch=3)
-    no_journal = "It has no journal: it was converted, or copied without."
+    no_journal = "It has no journal: a ModelCheckpoint for Keras wrote it, which keeps none, or it was copied without."
     assert sentences(keepbest("explain", tmp_path), "Training") == [no_journal]
     assert f"the run has no epoch 4. {no_journal}" in keepbest("explain", tmp_path, "--epoch", "4").err
     said = keepbest("explain", tmp_path, "--checkpoint", "latest")
     assert said.code == 2
-    assert "is in a run without a journal" in said.err
+    assert "is in a run without a journal, so its epoch is not told; `keepbest show`" in said.err
 
 
 def test_a_converted_run(keepbest, tmp_path):
@@ -639,7 +639,7 @@ def test_a_converted_run(keepbest, tmp_path):
     save_file({"weight": np.ones((2, 3), np.float32)}, tmp_path / "weights.safetensors")
     assert keepbest("convert", tmp_path / "weights.safetensors", tmp_path / "run").code == 0
     said = keepbest("explain", tmp_path / "run")
-    assert sentences(said, "Training") == ["It has no journal: it was converted, or copied without."]
+    assert sentences(said, "Training") == ["It has no journal, as it was converted."]
     watched = keepbest("watch", tmp_path / "run")  # and comes to an end
     assert watched.code == 0
     assert "no journal, so there is nothing to follow" in watched.out
