@@ -201,15 +201,16 @@ def _overfits(found: Overfitting) -> Iterator[str]:
     how = "" if found.noted else " (found now, in the history)"
     if since is not None:
         before = f"; in epoch {since + 1} it was {_gap(found.gaps[since])}" if since in found.gaps else ""
-        at = f"since epoch {since + 1}" if since != found.last else f"as of epoch {since + 1}"
-        over = f", each time over {words.count(found.window, 'check')}"
-        yield f"It overfits {at}{how}: {found.monitor} gets worse while {partner} gets better{over}."
+        seen = f"seen from epoch {since + 1} on" if since != found.last else f"seen in epoch {since + 1}"
+        over = f"over the {words.count(found.window, 'check')} up to then"
+        yield f"It overfits, {seen}{how}: {found.monitor} gets worse while {partner} gets better, {over}."
         yield f"{now}{before if since != found.last else ''}."
         return
     if found.seen:
         first, last = found.seen[0] + 1, found.seen[-1] + 1
-        span = f"in epoch {first}" if first == last else f"between epochs {first} and {last}"
-        yield f"It overfitted {span}{how}. Since then {found.monitor} did not get worse while {partner} got better."
+        span = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+        since_then = f"Since then {found.monitor} did not get worse while {partner} got better."
+        yield f"Overfitting was seen in {span}{how}. {since_then}"
     elif len(found.gaps) < found.window:
         both = words.count(len(found.gaps), "check")
         yield f"Whether it overfits cannot be said yet: both were logged at {both}, and a trend takes {found.window}."

@@ -75,7 +75,7 @@ class OverfittingJson(TypedDict):
     partner: str | None
     """The training metric beside it; null: none was logged."""
     since: int | None
-    """Epoch since which it overfits; null: it does not, or not any more."""
+    """Epoch at whose end it was seen first, over the checks up to then, and ever since; null: it is not seen now."""
     epochs: list[int]
     """At whose end it overfitted."""
     gap_then: float | str | None

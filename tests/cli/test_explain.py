@@ -101,7 +101,8 @@ def test_the_story_of_a_run(keepbest, told):
     )
     overfitting = sentences(said, "Overfitting")
     assert overfitting[0] == (
-        "It overfits since epoch 9: val_loss gets worse while train_loss gets better, each time over 5 checks."
+        "It overfits, seen from epoch 9 on: val_loss gets worse while train_loss gets better, over the 5 checks up to "
+        "then."
     )
     assert overfitting[1] == (
         "val_loss is 0.776667 worse than train_loss in epoch 12; in epoch 9 it was 0.478889 worse."
@@ -120,7 +121,8 @@ def test_overfitting_is_told_with_the_checks_it_was_seen_over(keepbest, tmp_path
     """The policy says how many; fewer see it sooner."""
     url = overfitted(str(tmp_path / "run"), overfit_window=3)
     assert sentences(keepbest("explain", url), "Overfitting")[0] == (
-        "It overfits since epoch 8: val_loss gets worse while train_loss gets better, each time over 3 checks."
+        "It overfits, seen from epoch 8 on: val_loss gets worse while train_loss gets better, over the 3 checks up to "
+        "then."
     )
 
 
@@ -435,7 +437,7 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         )
     url = journal(tmp_path, *entries)
     assert sentences(keepbest("explain", url), "Overfitting") == [
-        "It overfitted between epochs 2 and 3. Since then val_loss did not get worse while train_loss got better.",
+        "Overfitting was seen in epochs 2 to 3. Since then val_loss did not get worse while train_loss got better.",
         "val_loss is 0.1 worse than train_loss in epoch 4.",
     ]
 
@@ -491,8 +493,8 @@ def test_a_run_without_notes(keepbest, tmp_path):
     assert sentences(said, "Best")[0] == "The best by val_loss (lower is better) is epoch 2: 0.5."
     assert "It is kept as the best by val_loss." in sentences(said, "Best")[2]
     assert sentences(said, "Overfitting")[0] == (
-        "It overfits since epoch 6 (found now, in the history): val_loss gets worse while train_loss gets better, "
-        "each time over 5 checks."
+        "It overfits, seen from epoch 6 on (found now, in the history): val_loss gets worse while train_loss gets "
+        "better, over the 5 checks up to then."
     )
     assert sentences(said, "End") == ["Whether and why it ended is not known; the last row was logged 1 min ago."]
     assert keepbest("explain", url, "--json").json["notes"] is False
