@@ -236,13 +236,13 @@ class Checkpoint:
     def _artifact(self, file: str) -> Artifact:
         artifacts = self.manifest().artifacts
         if file not in artifacts:
-            raise CheckpointNotFoundError(file, self._where(""), list(artifacts))
+            raise CheckpointNotFoundError(file, f"checkpoint {self.name}", list(artifacts), kind="file")
         return artifacts[file]
 
     def _record(self, name: str) -> statefile.ObjectRecord:
         objects = self.state().objects
         if name not in objects:
-            raise CheckpointNotFoundError(name, f"checkpoint {self.name}", list(objects))
+            raise CheckpointNotFoundError(name, f"checkpoint {self.name}", list(objects), kind="object")
         return objects[name]
 
     def _tensors(self, record: statefile.ObjectRecord, names: Sequence[str] | None = None) -> dict[str, TensorView]:
@@ -265,7 +265,7 @@ class Checkpoint:
             if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
         }
         if not chosen:
-            raise CheckpointNotFoundError(f"tensor {', '.join(patterns)}", f"checkpoint {self.name}", list(known))
+            raise CheckpointNotFoundError(", ".join(patterns), f"checkpoint {self.name}", list(known), kind="tensor")
         return chosen
 
     def _where(self, file: str) -> str:
