@@ -112,6 +112,8 @@ class Account:
         self.failed: dict[str, SaveFailed] = {}
         self.retired_by: dict[str, Saved] = {}
         """Checkpoint → the save after which it was deleted."""
+        self.retired_under: dict[str, CheckpointPolicy | None] = {}
+        """Checkpoint → the policy that was in force then; None: no note says."""
         self.turns: list[Began | WentBack] = []
         """Where processes began and training went back, in order."""
         self.end: Ended | None = None
@@ -271,6 +273,7 @@ class Account:
         elif isinstance(entry, Saved):
             self.saved[entry.checkpoint] = entry
             self.retired_by.update(dict.fromkeys(entry.retired, entry))
+            self.retired_under.update(dict.fromkeys(entry.retired, self.policy))
         elif isinstance(entry, SaveFailed):
             self.failed[entry.checkpoint] = entry
         else:

@@ -23,8 +23,6 @@ _NO_NOTES = (
     "what follows is from its checkpoints and its history."
 )
 
-NO_JOURNAL = "It has no journal: it was converted, or copied without."
-
 _LONG = 60.0
 """Seconds from which a span is told in minutes."""
 
@@ -58,7 +56,7 @@ def story(run: Account, now: float) -> list[Section]:
 
 def _training(run: Account, now: float) -> list[str]:
     if not run.entries:
-        return [NO_JOURNAL]
+        return [no_journal(run)]
     many = [words.count(len(run.closed), "epoch")]
     if run.last_row is not None and run.last_row.step:
         many.append(words.count(run.last_row.step, "step"))
@@ -69,6 +67,13 @@ def _training(run: Account, now: float) -> list[str]:
         return [*lines, _NO_NOTES]
     turns = shortened(run.turns, lambda turn: _turned(turn, run, now), "time", "it was resumed or went back")
     return [*lines, *turns]
+
+
+def no_journal(run: Account) -> str:
+    """Return why a run has no journal, as far as its checkpoints tell."""
+    if run.checkpoints and all("converted" in info.reasons for info in run.checkpoints):
+        return "It has no journal, as it was converted."
+    return "It has no journal: a ModelCheckpoint for Keras wrote it, which keeps none, or it was copied without."
 
 
 def _turned(turn: Began | WentBack, run: Account, now: float) -> str:
@@ -196,15 +201,16 @@ def _overfits(found: Overfitting) -> Iterator[str]:
     how = "" if found.noted else " (found now, in the history)"
     if since is not None:
         before = f"; in epoch {since + 1} it was {_gap(found.gaps[since])}" if since in found.gaps else ""
-        at = f"since epoch {since + 1}" if since != found.last else f"as of epoch {since + 1}"
-        over = f", each time over {words.count(found.window, 'check')}"
-        yield f"It overfits {at}{how}: {found.monitor} gets worse while {partner} gets better{over}."
+        seen = f"seen from epoch {since + 1} on" if since != found.last else f"seen in epoch {since + 1}"
+        over = f"over the {words.count(found.window, 'check')} up to then"
+        yield f"It overfits, {seen}{how}: {found.monitor} gets worse while {partner} gets better, {over}."
         yield f"{now}{before if since != found.last else ''}."
         return
     if found.seen:
         first, last = found.seen[0] + 1, found.seen[-1] + 1
-        span = f"in epoch {first}" if first == last else f"between epochs {first} and {last}"
-        yield f"It overfitted {span}{how}. Since then {found.monitor} did not get worse while {partner} got better."
+        span = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+        since_then = f"Since then {found.monitor} did not get worse while {partner} got better."
+        yield f"Overfitting was seen in {span}{how}. {since_then}"
     elif len(found.gaps) < found.window:
         both = words.count(len(found.gaps), "check")
         yield f"Whether it overfits cannot be said yet: both were logged at {both}, and a trend takes {found.window}."
@@ -237,8 +243,10 @@ def _saves(run: Account) -> list[str]:
     there = f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there now"
     lines = [f"{words.count(len(begun), 'save')} began {well} ended well; {there}."]
     if run.retired_by:
-        kept = keeps(run.policy)
-        why = "" if kept is None else f", as the policy keeps {kept}"
+        kept, policies = keeps(run.policy), {id(policy): policy for policy in run.retired_under.values()}
+        then = set(map(keeps, policies.values()))
+        by = "" if kept is None else f", as the policy keeps {kept}"
+        why = by if then == {kept} else f", by the {'policy' if len(then) == 1 else 'policies'} in force then"
         deleted = words.count(len(run.retired_by), "checkpoint")
         lines.append(f"{deleted} {'was' if len(run.retired_by) == 1 else 'were'} deleted{why}.")
     busy = sum(note.busy for note in decided)

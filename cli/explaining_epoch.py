@@ -185,8 +185,9 @@ def _kept(run: Account, name: str) -> Iterator[str]:
             else "It is there, though the policy does not keep it: it goes when the next one is saved."
         )
     elif after is not None:
-        policy = keeps(run.policy)
-        why = "" if policy is None else f", as the policy keeps {policy}"
+        then = keeps(run.retired_under[name])
+        tense = "keeps" if then == keeps(run.policy) else "then was to keep"
+        why = "" if then is None else f", as the policy {tense} {then}"
         yield f"It was deleted when {place_of(after.checkpoint, run)} had been saved{why}."
     elif name in run.saved:
         yield "It is not there any more, or its manifest cannot be read; `keepbest verify` tells which."

@@ -75,7 +75,7 @@ class OverfittingJson(TypedDict):
     partner: str | None
     """The training metric beside it; null: none was logged."""
     since: int | None
-    """Epoch since which it overfits; null: it does not, or not any more."""
+    """Epoch at whose end it was seen first, over the checks up to then, and ever since; null: it is not seen now."""
     epochs: list[int]
     """At whose end it overfitted."""
     gap_then: float | str | None
@@ -168,7 +168,7 @@ def read(
 def _epoch(account: Account, number: int) -> Epoch:
     found = account.epochs.get(number)
     if found is None:
-        none = "It has logged no epoch yet." if account.entries else explaining.NO_JOURNAL
+        none = "It has logged no epoch yet." if account.entries else explaining.no_journal(account)
         has = f"It has epochs {explaining.epochs_of(account)}." if account.epochs else none
         raise click.BadParameter(f"the run has no epoch {number + 1}. {has}", param_hint="--epoch")
     return found
@@ -178,7 +178,7 @@ def _epoch_of(account: Account, checkpoint: Checkpoint) -> Epoch:
     """Return the epoch of a checkpoint, unless the journal tells of another one of that number, or of none."""
     found = account.epoch_of(checkpoint.info)
     if not account.entries:
-        why = "is in a run without a journal, which was converted, or copied without"
+        why = "is in a run without a journal, so its epoch is not told"
     elif checkpoint.epoch is None:
         why = "was taken before the first epoch, so there is none to explain"
     elif "converted" in checkpoint.info.reasons:

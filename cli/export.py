@@ -34,6 +34,13 @@ class ExportJson(TypedDict):
 def _words(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> tuple[str, str]:
     if len(given) > 2:  # noqa: PLR2004 - a checkpoint and a target
         raise click.BadParameter("give at most a checkpoint and a target after the URL.", ctx, param)
+    if given[-1] == "-":
+        raise click.BadParameter(
+            "nothing is written to standard output: name a folder, or a file that ends in .safetensors (a folder that "
+            "is called so is ./-).",
+            ctx,
+            param,
+        )
     return given[0] if len(given) > 1 else "best", given[-1]
 
 

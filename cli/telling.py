@@ -119,4 +119,4 @@ def _monitor(account: Account, monitor: str) -> Iterator[tuple[str, str]]:
         since = overfits.since
         gap = overfits.gaps[overfits.last]
         apart = f"{monitor} is {words.number(abs(gap))} {'worse' if gap >= 0 else 'better'} than in training"
-        yield "overfitting", f"{'no' if since is None else f'since epoch {since + 1}'}; {apart}"
+        yield "overfitting", f"{'no' if since is None else f'seen since epoch {since + 1}'}; {apart}"

@@ -81,7 +81,8 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
 
     run = open_run(url, storage_options=storage_options)
     trusted = None if key is None else Trusted(key, run=run_name)
-    report = check(run.backend, _chosen(run, checkpoint), trusted)
+    chosen = _chosen(run, checkpoint)
+    report = check(run.backend, chosen, trusted)
     code = answer(OK if report.ok else NO)
     if as_json:
         machine.emit(
@@ -95,8 +96,10 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
                 problems=[_problem_to_json(problem) for problem in report.problems],
             ),
         )
-    else:
+    elif chosen.checkpoints or chosen.damaged:
         _show(run.url, report, trusted)
+    else:
+        screen.line(f"{run.url}: it holds no checkpoint, so there is nothing to verify.{_gone(run)}")
     return code
 
 
@@ -116,6 +119,16 @@ def _chosen(run: Run, checkpoint: str | None) -> Listing:
     if checkpoint is None:
         return listing
     return replace(listing, checkpoints=(run.get(checkpoint).info,), damaged=())
+
+
+def _gone(run: Run) -> str:
+    """Return that a run without checkpoints had some: its policy would have kept the newest."""
+    from ..storage.notes import Saved  # noqa: PLC0415 - most runs have checkpoints
+
+    saved = sum(isinstance(entry, Saved) for entry in run.journal())
+    many = words.count(saved, "save")
+    told = f" Its journal tells of {many} that ended well: what was kept has been deleted since, and not by its policy."
+    return told if saved else ""
 
 
 def _show(url: str, report: Report, trusted: Trusted | None) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
+from ..storage.run import best_of
 from .caller import warn_caller
+from .policy import CheckpointPolicy
 from .position import Position
+from .retention import KeepBest, KeepLast, simple_keep_rules
 from .state import Stateful, verifies
 from .training import Training
 
@@ -35,3 +39,26 @@ def warn_of_repeated_batches(position: Position, objects: Mapping[str, Any]) -> 
             "steps done; it goes on there, but a data loader without state begins the epoch anew. Pass a "
             "StatefulDataLoader to the Checkpointer, or, if its order is the same each time, skip what was trained on."
         )
+
+
+def warn_of_forsaken_bests(checkpoints: Sequence[CheckpointInfo], policy: CheckpointPolicy, url: str) -> None:
+    """Warn of a best by what the newest checkpoints were ranked by, and the policy neither monitors nor keeps."""
+    monitored = [monitor.key for monitor in policy.monitors()]
+    staying = [rule for rule in simple_keep_rules(policy.keep_rule) if not _lets_go(rule)]
+    scored = with_todays_scores(checkpoints)
+    for metric in (score.monitor for score in todays_scores(checkpoints) if score.monitor not in monitored):
+        best = best_of(scored, metric)
+        score = None if best is None else best.score(metric)
+        if best is None or score is None or any(best.sequence in rule.keeps(scored) for rule in staying):
+            continue
+        warn_caller(
+            f"the policy no longer monitors {metric}, so checkpoint {best.name}, the best by it ({score.value:.6g}), "
+            "is deleted as soon as nothing else keeps it. To keep it, monitor it as well, "
+            f"monitor={[*monitored, metric]}, or copy it out of the run first: keepbest export {url} {best.name} "
+            "FOLDER --all"
+        )
+
+
+def _lets_go(rule: object) -> bool:
+    """Say whether what a rule keeps now may go when others come, other than for better ones by the same metric."""
+    return isinstance(rule, KeepLast) or (isinstance(rule, KeepBest) and rule.monitor is not None)

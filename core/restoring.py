@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ..errors import StateMismatchError, TornStateError
 from ..storage import progress
-from ..storage.arrays import converter
+from ..storage.arrays import from_tag
 from ..storage.checkpoint import Checkpoint
 from . import rng, state
 
@@ -59,12 +59,12 @@ def prepare(checkpoint: Checkpoint, objects: Mapping[str, Any], *, with_rng: boo
         if name not in held
     ]
     with progress.waiting():  # once for all of them
-        states = {name: checkpoint.restore_state(name, converter) for name in objects if name in held}
+        states = {name: checkpoint.restore_state(name, from_tag) for name in objects if name in held}
     for name, stored in states.items():
         problems.extend(state.mismatches(name, objects[name], stored))
     if problems:
         raise StateMismatchError(checkpoint.name, problems)
-    generators = checkpoint.restore_state(rng.NAME, converter) if with_rng and rng.NAME in held else None
+    generators = checkpoint.restore_state(rng.NAME, from_tag) if with_rng and rng.NAME in held else None
     return Restore(checkpoint=checkpoint.name, objects=objects, states=states, generators=generators)
 
 

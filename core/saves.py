@@ -19,6 +19,7 @@ from .at_exit import at_exit
 from .caller import warn_caller
 from .mirror import Mirror
 from .mirroring import Mirroring
+from .notices import warn_of_forsaken_bests
 from .overlap import Overlap
 from .pace import Pace
 from .policy import CheckpointPolicy
@@ -281,6 +282,8 @@ class Saves:
 
     def continue_from(self, rewind: Rewind) -> None:
         """The next checkpoint is a child of the one that training went back to."""
+        if self._saver.parent is None:  # it goes on where another process stopped
+            warn_of_forsaken_bests(self._saver.checkpoints, self._policy, self._saver.run.url)
         self._saver.parent = rewind.checkpoint.sequence
         self._tracker.resumed(rewind.position, time.monotonic(), self._saver.checkpoints)
         if self._saver.mirroring is not None:

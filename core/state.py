@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from ..errors import UnsupportedStateError
 from ..storage import typedjson
+from ..storage.arrays import NUMPY_SCALAR
 from ..storage.statefile import Role
 from ..storage.typedjson import Json
 from . import containers
@@ -45,7 +46,7 @@ class Leaf(Struct, frozen=True, kw_only=True):
 
     path: str
     tag: str
-    """The framework's."""
+    """The framework's, or a NumPy scalar's."""
     stored: str
     """The name in the file, which tied tensors share."""
     facts: tuple[str, tuple[int, ...], str | None]
@@ -200,13 +201,13 @@ def _handler(obj: Any) -> Adapter | None:
 
 
 def source_of(path: str, leaf: Any) -> tuple[str, TensorSource] | None:
-    """Return the framework's tag of a tensor and how to read it; None if it is none.
+    """Return the tag of a tensor, mostly its framework's, and how to read it; None if it is none.
 
     Raises:
         UnsupportedStateError: no tensor file can hold it.
     """
     if isinstance(leaf, np.ndarray | np.generic):
-        return "numpy", numpy_source(leaf, path)
+        return NUMPY_SCALAR if isinstance(leaf, np.generic) else "numpy", numpy_source(leaf, path)
     adapter = adapter_of(leaf)
     source = adapter.tensor(leaf, path) if adapter is not None else None
     return None if adapter is None or source is None else (adapter.NAME, source)

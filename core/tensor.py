@@ -124,7 +124,7 @@ def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorS
     shape: tuple[int, ...] = array.shape
     logical = None
     if array.dtype.name == "complex128":
-        array = np.ascontiguousarray(array).reshape(shape).view(np.float64).reshape((*shape, 2))
+        array = np.ascontiguousarray(array).view(np.float64).reshape((*shape, 2))
         logical = COMPLEX128
     dtype = dtype_name(array.dtype.name)
     if dtype is None:

@@ -48,18 +48,22 @@ class NotARunError(RunError, NotADirectoryError):
 
 
 class CheckpointNotFoundError(RunError, LookupError):
-    """No committed checkpoint answers to that name.
+    """No committed checkpoint answers to that name, or a checkpoint holds nothing that does.
 
-    When: when a checkpoint is asked for by name, number, "best" or "latest".
+    When: when a checkpoint is asked for by name, number, "best" or "latest"; or an object, file or tensor of one.
 
     Do: Take one of those that the text names; `keepbest ls` lists all.
     """
 
-    def __init__(self, wanted: object, url: str, known: Sequence[str] = (), *, gone: bool = False) -> None:
-        """`gone`: what is wanted is a name as checkpoints have it, so it is not misspelt."""
-        self.wanted, self.url, self.known, self.gone = wanted, url, tuple(known), gone
+    def __init__(
+        self, wanted: object, url: str, known: Sequence[str] = (), *, gone: bool = False, kind: str = "checkpoint"
+    ) -> None:
+        """`gone`: what is wanted is a name as checkpoints have it, so it is not misspelt. `kind`: what it would be."""
+        self.wanted, self.url, self.known, self.gone, self.kind = wanted, url, tuple(known), gone, kind
         held = f"It holds {listed(known[-8:])}." if known else "It holds none."
-        if known and wanted == "best":
+        if kind != "checkpoint":
+            meant = did_you_mean(str(wanted), known)
+        elif known and wanted == "best":
             meant = " None of them is ranked by a metric; 'latest' is the newest."
         elif gone:
             meant = " It may have been retired: the policy's keep_… settings say what stays."
@@ -67,7 +71,7 @@ class CheckpointNotFoundError(RunError, LookupError):
             meant = ""
         else:
             meant = did_you_mean(str(wanted), (*known, "best", "latest"))
-        super().__init__(f"no checkpoint '{wanted}' in {url}. {held}{meant}")
+        super().__init__(f"no {kind} '{wanted}' in {url}. {held}{meant}")
 
 
 class AmbiguousNameError(CheckpointNotFoundError):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 COMPLEX128 = "C128"
 """Not a safetensors dtype: stored as F64 with one more axis of length 2 (real, imaginary)."""
 
+NUMPY_SCALAR = "numpy-scalar"
+"""The tag of a NumPy scalar in state files; it is stored as an array without axes is."""
+
 NUMPY_DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
@@ -77,6 +80,11 @@ def converter(framework: str) -> Converter:
     return found
 
 
+def from_tag(tag: str) -> Converter:
+    """Return what makes again what stands under a tag in a state file; raises as `converter`."""
+    return scalar_from_view if tag == NUMPY_SCALAR else converter(tag)
+
+
 def from_view(view: TensorView, logical: str | None) -> np.ndarray[Any, Any]:
     """Return a writable NumPy array on the memory of `view`.
 
@@ -87,6 +95,11 @@ def from_view(view: TensorView, logical: str | None) -> np.ndarray[Any, Any]:
 
     array = np.frombuffer(view.data, numpy_dtype(view.spec.dtype)).reshape(view.spec.shape)
     return array.view(np.complex128).reshape(view.spec.shape[:-1]) if logical == COMPLEX128 else array
+
+
+def scalar_from_view(view: TensorView, logical: str | None) -> Any:
+    """Return a NumPy scalar, a copy; raises as `from_view`."""
+    return from_view(view, logical)[()]
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:

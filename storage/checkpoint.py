@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointNotFoundError, DamagedFileError, ObjectNotFoundError
 from . import export, keys, progress, signing, statefile, tensorfile
-from .arrays import Converter, converter
+from .arrays import NUMPY_SCALAR, Converter, converter, scalar_from_view
 from .backend import Backend
 from .digest import altered, matches
 from .export import ExportedFile
@@ -159,7 +159,10 @@ class Checkpoint:
         record = self._record(name)
         convert = converter(framework)
         if only is None:
-            return statefile.restore(record, self._tensors(record), lambda _tag: convert)
+            scalar = scalar_from_view if framework == "numpy" else convert
+            return statefile.restore(
+                record, self._tensors(record), lambda tag: scalar if tag == NUMPY_SCALAR else convert
+            )
         chosen = self._matching(record, [only] if isinstance(only, str) else list(only))
         stored = {statefile.stored_name(payload) for payload in chosen.values()} - {None}
         views = self._tensors(record, sorted(name for name in stored if name is not None))
@@ -233,13 +236,13 @@ class Checkpoint:
     def _artifact(self, file: str) -> Artifact:
         artifacts = self.manifest().artifacts
         if file not in artifacts:
-            raise CheckpointNotFoundError(file, self._where(""), list(artifacts))
+            raise CheckpointNotFoundError(file, f"checkpoint {self.name}", list(artifacts), kind="file")
         return artifacts[file]
 
     def _record(self, name: str) -> statefile.ObjectRecord:
         objects = self.state().objects
         if name not in objects:
-            raise CheckpointNotFoundError(name, f"checkpoint {self.name}", list(objects))
+            raise CheckpointNotFoundError(name, f"checkpoint {self.name}", list(objects), kind="object")
         return objects[name]
 
     def _tensors(self, record: statefile.ObjectRecord, names: Sequence[str] | None = None) -> dict[str, TensorView]:
@@ -262,7 +265,7 @@ class Checkpoint:
             if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
         }
         if not chosen:
-            raise CheckpointNotFoundError(f"tensor {', '.join(patterns)}", f"checkpoint {self.name}", list(known))
+            raise CheckpointNotFoundError(", ".join(patterns), f"checkpoint {self.name}", list(known), kind="tensor")
         return chosen
 
     def _where(self, file: str) -> str:

@@ -186,14 +186,14 @@ def _files(
             file: held for file, held in artifacts.items() if file in wanted or (with_records and file not in taken)
         }
     if not files:
-        raise CheckpointNotFoundError("tensor file", f"checkpoint {manifest.name}", list(artifacts))
+        raise CheckpointNotFoundError("*.safetensors", f"checkpoint {manifest.name}", list(artifacts), kind="file")
     return files
 
 
 def _tensor_file(manifest: Manifest, records: Mapping[str, ObjectRecord], name: str) -> str:
     holders = [other for other, record in records.items() if record.file is not None]
     if name not in records:
-        raise CheckpointNotFoundError(name, f"checkpoint {manifest.name}", holders)
+        raise CheckpointNotFoundError(name, f"checkpoint {manifest.name}", holders, kind="object")
     file = records[name].file
     if file is None or file not in manifest.artifacts:
         raise ConfigError(

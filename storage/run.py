@@ -279,7 +279,7 @@ class Run:
         """
         files = checkpoint.manifest().artifacts
         if file not in files:
-            raise CheckpointNotFoundError(file, f"checkpoint {checkpoint.name}", list(files))
+            raise CheckpointNotFoundError(file, f"checkpoint {checkpoint.name}", list(files), kind="file")
         if self.trusted is not None:
             checkpoint.check_file(file)
         self.backend.publish(data_key(checkpoint.name, file), url)

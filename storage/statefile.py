@@ -86,7 +86,7 @@ def restore(record: ObjectRecord, tensors: Mapping[str, TensorView], convert: Ca
     Args:
         record: the object.
         tensors: those of its file, by name.
-        convert: from a framework's tag to what makes its tensors.
+        convert: from a tag to what makes the tensors that stand under it.
 
     Raises:
         DamagedFileError: the state refers to a tensor that is not among them.

@@ -16,13 +16,16 @@ from ..errors import UnsupportedStateError
 
 Json = Any
 TensorEncoder = Callable[[str, Any], "tuple[str, Json] | None"]
-"""Given a path and a value: the framework's tag and the JSON that refers to the tensor, or None if it is no tensor."""
+"""Given a path and a value: its tag and the JSON that refers to the tensor, or None if it is no tensor."""
 TensorDecoder = Callable[[str, Json], Any]
-"""Given the framework's tag and what the encoder returned: the tensor."""
+"""Given the tag and what the encoder returned: the tensor."""
 
 _MAX_DEPTH = 100
 """Levels. Each takes four of Python's 1000 frames, and the caller may be deep down already."""
 _TOO_DEEP = "refers to itself, or is nested too deeply"
+_INT_BITS = 14_284
+"""Python turns no int of more than 4,300 digits into text or back, unless told to."""
+_TOO_LONG = "has too many digits for JSON (4,300 at most); save hex() of it"
 _VALUE_BYTES = 16
 """What a value takes at the least; in a pickle it may be one byte."""
 _TENSOR_BYTES = 256
@@ -82,6 +85,8 @@ def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  
         return _encode(item, path + key, tensor, depth + 1)
 
     kind = type(value)
+    if kind is int and value.bit_length() > _INT_BITS:
+        raise UnsupportedStateError(path, value, why=_TOO_LONG)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
@@ -99,6 +104,7 @@ def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  
     if kind is tuple:
         return {"$tuple": [inner(item, f".{i}") for i, item in enumerate(value)]}
     if kind in (set, frozenset):
+        _check_hashable(value, path)
         return {f"${kind.__name__}": [_encode_hashable(item, path + ".{}", depth) for item in sorted(value, key=repr)]}
     if kind is deque:
         return {"$deque": [[inner(item, f".{i}") for i, item in enumerate(value)], value.maxlen]}
@@ -121,8 +127,18 @@ def _encode_hashable(value: Any, path: str, depth: int) -> Json:
     return _encode(value, path, refuse, depth + 1)
 
 
+def _check_hashable(value: Any, path: str) -> None:
+    """Raise for an int that is too long, before anything of the value is put into text."""
+    if type(value) is int and value.bit_length() > _INT_BITS:
+        raise UnsupportedStateError(path, value, why=_TOO_LONG)
+    if type(value) in (tuple, set, frozenset):
+        for item in value:
+            _check_hashable(item, path)
+
+
 def _pairs(value: Mapping[Any, Any], path: str, tensor: TensorEncoder, depth: int) -> list[list[Json]]:
     for key in value:
+        _check_hashable(key, path)
         if type(key) not in (str, int, float, bool, tuple, type(None)):
             raise UnsupportedStateError(f"{path}[{key!r}]", key, why="cannot be the key of a dict in saved state")
     return [
@@ -136,7 +152,7 @@ def decode(value: Json, tensor: TensorDecoder) -> Any:
 
     Args:
         value: the JSON.
-        tensor: called for each tensor with its framework's tag and what `encode`'s own `tensor` returned for it.
+        tensor: called for each tensor with its tag and what `encode`'s own `tensor` returned for it.
     """
     if isinstance(value, list):
         return [decode(item, tensor) for item in value]

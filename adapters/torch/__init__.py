@@ -6,6 +6,7 @@ Whatever else has `state_dict` (schedulers, GradScaler, StatefulDataLoader) is s
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
@@ -67,7 +68,8 @@ def role(obj: Any) -> Role | None:
 def capture(obj: Any) -> Any:
     """Return the state dict of the plain module, whatever wraps it; of an optimizer its own."""
     if isinstance(obj, nn.Module):
-        return dict(_unwrapped(obj).state_dict(keep_vars=True))
+        module = _unwrapped(obj)
+        return dict(module.state_dict(keep_vars=True) if _takes_keep_vars(module) else module.state_dict())
     if isinstance(obj, torch.optim.Optimizer):
         fence.watch(obj)
         return obj.state_dict()
@@ -90,7 +92,7 @@ def restore(obj: Any, state: Any) -> None:
         module = _unwrapped(obj)
         # The versions of the modules' own formats are those of this code: `mismatches` has seen that the keys agree.
         versions = getattr(module.state_dict(), "_metadata", None)
-        module.load_state_dict(_with_metadata(state, versions), strict=True)
+        module.load_state_dict(_with_metadata(state, versions))  # strictly, unless the module's own knows no such word
     elif isinstance(obj, torch.optim.Optimizer):
         # load_state_dict keeps the tensors it is given where device and dtype agree: give it memory of its own.
         obj.load_state_dict(_cloned(state))
@@ -248,6 +250,14 @@ def _unwrapped(module: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return module
         module = inner
+
+
+def _takes_keep_vars(module: nn.Module) -> bool:
+    """Say whether it gives the parameters themselves; what a method of its own gives without is copied at once."""
+    if type(module).state_dict is nn.Module.state_dict:
+        return True
+    takes = inspect.signature(module.state_dict).parameters.values()
+    return any(each.name == "keep_vars" or each.kind is inspect.Parameter.VAR_KEYWORD for each in takes)
 
 
 def _module_problems(here: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:

@@ -101,7 +101,8 @@ def test_the_story_of_a_run(keepbest, told):
     )
     overfitting = sentences(said, "Overfitting")
     assert overfitting[0] == (
-        "It overfits since epoch 9: val_loss gets worse while train_loss gets better, each time over 5 checks."
+        "It overfits, seen from epoch 9 on: val_loss gets worse while train_loss gets better, over the 5 checks up to "
+        "then."
     )
     assert overfitting[1] == (
         "val_loss is 0.776667 worse than train_loss in epoch 12; in epoch 9 it was 0.478889 worse."
@@ -120,7 +121,8 @@ def test_overfitting_is_told_with_the_checks_it_was_seen_over(keepbest, tmp_path
     """The policy says how many; fewer see it sooner."""
     url = overfitted(str(tmp_path / "run"), overfit_window=3)
     assert sentences(keepbest("explain", url), "Overfitting")[0] == (
-        "It overfits since epoch 8: val_loss gets worse while train_loss gets better, each time over 3 checks."
+        "It overfits, seen from epoch 8 on: val_loss gets worse while train_loss gets better, over the 3 checks up to "
+        "then."
     )
 
 
@@ -155,6 +157,20 @@ def test_an_epoch_whose_checkpoint_was_deleted(keepbest, told):
         f"It was deleted when {name[10]} (the end of epoch 10) had been saved, as the policy keeps the best one by "
         "val_loss, and the last 2."
     )
+
+
+def test_a_deleted_checkpoint_is_told_with_the_policy_that_deleted_it(keepbest, tmp_path):
+    """A policy that came later is not made answerable for what an earlier one deleted."""
+    losses = [0.5, 0.4, 0.6, 0.7, 0.8, 0.9]
+    train(tmp_path, losses[:4], keep_last=1)
+    url = train(tmp_path, losses, keep_last=2)
+    first, second = "the best one by val_loss, and the last one", "the best one by val_loss, and the last 2"
+    by_the_first = sentences(keepbest("explain", url, "--epoch", "1"), "Saved")[2]
+    assert by_the_first.endswith(f"had been saved, as the policy then was to keep {first}.")
+    by_the_second = sentences(keepbest("explain", url, "--epoch", "4"), "Saved")[2]
+    assert by_the_second.endswith(f"had been saved, as the policy keeps {second}.")
+    deleted = sentences(keepbest("explain", url), "Saves")[1]
+    assert deleted == "3 checkpoints were deleted, by the policies in force then."
 
 
 def test_the_epoch_that_training_was_resumed_from(keepbest, told):
@@ -421,7 +437,7 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         )
     url = journal(tmp_path, *entries)
     assert sentences(keepbest("explain", url), "Overfitting") == [
-        "It overfitted between epochs 2 and 3. Since then val_loss did not get worse while train_loss got better.",
+        "Overfitting was seen in epochs 2 to 3. Since then val_loss did not get worse while train_loss got better.",
         "val_loss is 0.1 worse than train_loss in epoch 4.",
     ]
 
@@ -477,8 +493,8 @@ def test_a_run_without_notes(keepbest, tmp_path):
     assert sentences(said, "Best")[0] == "The best by val_loss (lower is better) is epoch 2: 0.5."
     assert "It is kept as the best by val_loss." in sentences(said, "Best")[2]
     assert sentences(said, "Overfitting")[0] == (
-        "It overfits since epoch 6 (found now, in the history): val_loss gets worse while train_loss gets better, "
-        "each time over 5 checks."
+        "It overfits, seen from epoch 6 on (found now, in the history): val_loss gets worse while train_loss gets "
+        "better, over the 5 checks up to then."
     )
     assert sentences(said, "End") == ["Whether and why it ended is not known; the last row was logged 1 min ago."]
     assert keepbest("explain", url, "--json").json["notes"] is False
@@ -609,15 +625,15 @@ def test_a_save_that_took_for_ever(keepbest, tmp_path):
 
 
 def test_a_run_without_a_journal(keepbest, tmp_path):
-    """Of a run that was copied without its journal it does not claim that an old keepbest wrote it, or no epoch."""
+    """Of a run that has none it does not claim that an old keepbest wrote it, no epoch, or that it was converted."""
     run = SmallRun(open_backend(str(tmp_path)))
     run.save(0.5, epoch=3)
-    no_journal = "It has no journal: it was converted, or copied without."
+    no_journal = "It has no journal: a ModelCheckpoint for Keras wrote it, which keeps none, or it was copied without."
     assert sentences(keepbest("explain", tmp_path), "Training") == [no_journal]
     assert f"the run has no epoch 4. {no_journal}" in keepbest("explain", tmp_path, "--epoch", "4").err
     said = keepbest("explain", tmp_path, "--checkpoint", "latest")
     assert said.code == 2
-    assert "is in a run without a journal" in said.err
+    assert "is in a run without a journal, so its epoch is not told; `keepbest show`" in said.err
 
 
 def test_a_converted_run(keepbest, tmp_path):
@@ -625,7 +641,7 @@ def test_a_converted_run(keepbest, tmp_path):
     save_file({"weight": np.ones((2, 3), np.float32)}, tmp_path / "weights.safetensors")
     assert keepbest("convert", tmp_path / "weights.safetensors", tmp_path / "run").code == 0
     said = keepbest("explain", tmp_path / "run")
-    assert sentences(said, "Training") == ["It has no journal: it was converted, or copied without."]
+    assert sentences(said, "Training") == ["It has no journal, as it was converted."]
     watched = keepbest("watch", tmp_path / "run")  # and comes to an end
     assert watched.code == 0
     assert "no journal, so there is nothing to follow" in watched.out

@@ -63,3 +63,13 @@ def test_a_target_is_needed(keepbest, run):
     """Without a target, or with too many words, it is wrong usage."""
     assert keepbest("export", run).code == 2
     assert keepbest("export", run, "best", "a", "b").code == 2
+
+
+def test_standard_output_is_no_target(keepbest, run, tmp_path, monkeypatch):
+    """Who asks for standard output is told that there is none to be had, and gets no folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    said = keepbest("export", run, "best", "-")
+    assert (said.code, said.out) == (2, "")
+    assert "nothing is written to standard output: name a folder, or a file that ends in .safetensors" in said.err
+    assert not (tmp_path / "-").exists()
+    assert keepbest("export", run, "best", "./-").code == 0

@@ -4,6 +4,8 @@ import fnmatch
 
 import pytest
 
+from keepbest import Checkpointer
+
 
 def only(place, pattern):
     """Return the name of the one file that fits a shell pattern."""
@@ -106,3 +108,22 @@ def test_thousands_of_damaged_checkpoints_are_named_in_one_pass(keepbest, local_
     ]  # fmt: skip
     assert "100 checkpoints damaged, 0 checkpoints whole" in said.out
     assert problems.times <= 2
+
+
+def test_a_run_without_checkpoints_has_nothing_to_verify(keepbest, tmp_path):
+    """Where no checkpoint is, that is said and is no damage; and if the journal tells of some, that they are gone."""
+    url = str(tmp_path / "run")
+    with Checkpointer(url, {"every_n_epochs": 2}, state={"x": 1}) as ckpt:
+        ckpt.log(loss=1.0)
+        said = keepbest("verify", url)
+        assert (said.code, said.out) == (0, f"{url}: it holds no checkpoint, so there is nothing to verify.\n")
+        ckpt.log(loss=0.5)
+    for manifest in (tmp_path / "run" / "commits").iterdir():
+        manifest.unlink()
+    said = keepbest("verify", url)
+    assert said.code == 0
+    assert said.out == (
+        f"{url}: it holds no checkpoint, so there is nothing to verify. Its journal tells of 1 save that ended well: "
+        "what was kept has been deleted since, and not by its policy.\n"
+    )
+    assert keepbest("verify", url, "--json").json["whole"] == []

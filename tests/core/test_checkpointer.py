@@ -247,7 +247,8 @@ def test_a_new_monitor_judges_the_history(run_url):
         for loss, accuracy in [(1.0, 0.9), (0.5, 0.2)]:
             ckpt.log(val_loss=loss, val_acc=accuracy)
     with Checkpointer(run_url, CheckpointPolicy(monitor="val_acc"), weights=Weights()) as ckpt:
-        ckpt.resume()
+        with pytest.warns(UserWarning, match="no longer monitors val_loss"):
+            ckpt.resume()
         assert ckpt.monitors[0].best == 0.9
 
 
@@ -937,6 +938,8 @@ def test_a_change_of_monitor_loses_no_best(run_url):
         for loss, accuracy in [(0.1, 0.9), (0.3, 0.5), (0.2, 0.6)]:
             ckpt.log(val_loss=loss, val_acc=accuracy)
     with Checkpointer(run_url, CheckpointPolicy(monitor="val_acc"), weights=Weights()) as ckpt:
+        with pytest.warns(UserWarning, match="no longer monitors val_loss"):
+            ckpt.resume()
         for _ in ckpt.epochs(5):
             ckpt.log(val_loss=1.0, val_acc=0.5)
         assert ckpt.restore("best").epoch == 0

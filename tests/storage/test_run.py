@@ -281,6 +281,20 @@ def test_a_checkpoint_by_what_people_type(run, small):
     assert run.get("latest").name == run.get(second.name).name == run.get("epoch-002").name == second.name
 
 
+def test_what_a_checkpoint_does_not_hold_is_named_for_what_it_is(run, small):
+    """A misspelt object, tensor or file is told as that, with those there are, and is not called a checkpoint."""
+    small.save()
+    checkpoint = run.latest
+    with pytest.raises(CheckpointNotFoundError, match=r"^no object 'modle' in .* It holds model\. .* 'model'\?$"):
+        checkpoint.load("modle")
+    with pytest.raises(CheckpointNotFoundError, match=r"^no tensor 'layer\.wieght' in .* mean 'layer\.weight'\?$"):
+        checkpoint.load("model", only="layer.wieght")
+    with pytest.raises(CheckpointNotFoundError, match=r"^no file 'state\.jso' in .* mean 'state\.json'\?$"):
+        checkpoint.read_file("state.jso")
+    with pytest.raises(CheckpointNotFoundError, match=r"^no object 'lates' in [^?]*$"):
+        checkpoint.load("lates")
+
+
 def test_a_name_that_is_not_there(run, small):
     """A name that fits none, or several, is an error that says which there are."""
     names = [small.save(epoch=0).name, small.save(epoch=0).name]

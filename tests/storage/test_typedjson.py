@@ -131,6 +131,32 @@ def test_what_is_not_plain_is_refused_by_name(value, path):
     assert caught.value.path.startswith(path)
 
 
+HUGE = 10**4300
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        pytest.param({"a": [1, HUGE]}, r"state\.a\.1", id="a value"),
+        pytest.param({"a": -HUGE}, r"state\.a", id="a negative one"),
+        pytest.param({"a": {HUGE: 1}}, r"state\.a", id="a key"),
+        pytest.param({"a": {(1, HUGE): 1}}, r"state\.a", id="in a key"),
+        pytest.param({"a": {1, HUGE}}, r"state\.a", id="in a set"),
+    ],
+)
+def test_an_int_that_json_cannot_hold_is_named(value, path):
+    """An int with more digits than Python reads back from text is refused with its place, not with a raw ValueError."""
+    with pytest.raises(UnsupportedStateError, match=f"^cannot save {path}: .* has too many digits"):
+        typedjson.encode(value, "state", lambda _path, _value: None)
+
+
+def test_the_longest_ints_come_back():
+    """An int of thousands of digits that JSON can hold is kept exactly."""
+    state = {"a": 10**4299, "b": -(10**4299)}
+    encoded = json.loads(json.dumps(typedjson.encode(state, "state", lambda _path, _value: None)))
+    assert typedjson.decode(encoded, lambda _tag, _payload: None) == state
+
+
 @pytest.mark.parametrize(
     "value",
     [

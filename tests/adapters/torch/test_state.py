@@ -563,3 +563,37 @@ def test_frozen_parameters_of_inference_mode_are_saved(run_url):
         ckpt.log(loss=1.0)
     loaded = keepbest.open_run(run_url).latest.load("average", framework="torch")
     assert same(loaded["weight"], average.weight)
+
+
+class Renaming(nn.Module):
+    """A module that gives its state as it likes, by methods without torch's arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 1)
+
+    def state_dict(self):
+        return {f"own.{key}": value for key, value in self.inner.state_dict().items()}
+
+    def load_state_dict(self, state):
+        self.inner.load_state_dict({key.removeprefix("own."): value for key, value in state.items()})
+
+
+@pytest.mark.parametrize("snapshot", ["overlap", "copy"])
+def test_a_module_whose_state_dict_takes_no_arguments(run_url, snapshot):
+    """A module that overrides state_dict() and load_state_dict(state) without torch's arguments is saved, restored."""
+    model = Renaming()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = []
+    with Checkpointer(run_url, {"keep_last": 3}, snapshot=snapshot, model=model, optimizer=optimizer) as ckpt:
+        for _ in range(3):
+            model.inner(torch.ones(3, 2)).sum().backward()
+            optimizer.step()
+            before.append(model.inner.weight.detach().clone())
+            ckpt.log(loss=1.0)
+    held = [found.load("model", framework="torch")["own.weight"] for found in keepbest.open_run(run_url).checkpoints()]
+    assert all(map(same, held, before))
+    again = Renaming()
+    with Checkpointer(run_url, model=again, optimizer=optimizer) as ckpt:
+        ckpt.resume()
+    assert same(again.inner.weight, model.inner.weight)
