@@ -262,8 +262,14 @@ class _Version(Struct):
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the bytes of a manifest's file."""
-    return seal(msgspec.json.encode(to_plain(manifest)))
+    """Return the bytes of a manifest's file.
+
+    Raises:
+        ValueError: nobody could read it back: a field is not what its type says, which is seen only when it is read.
+    """
+    body = msgspec.json.encode(to_plain(manifest))
+    msgspec.json.decode(body, type=Manifest)
+    return seal(body)
 
 
 def decode(data: bytes, location: str) -> Manifest:
