@@ -69,6 +69,8 @@ class Saves:
         self._writer = Writer(pace)
         self._overlap: Overlap | None = None
         """The last one, until training has been told of it."""
+        self._retakes = 0
+        """Snapshots that were taken again, as something changed what was being copied."""
         self._hurried = False
         """A step had to wait for a copy: those that follow are made as fast as can be."""
         self._superseded: tuple[str, ...] = ()
@@ -211,7 +213,8 @@ class Saves:
             return self._snapshots.live(), True
         limit = self._pace.max_staging_bytes
         try:
-            staged = self._snapshots.staged(self._staging, overlap=self._pace.snapshot == "overlap", limit=limit)
+            overlap = self._pace.snapshot == "overlap" and self._retakes < _MOST_RETAKES
+            staged = self._snapshots.staged(self._staging, overlap=overlap, limit=limit)
         except MemoryError as error:
             return self._taken_live(f"there is no memory for a copy of the state ({error})")
         if staged is not None:
@@ -335,7 +338,11 @@ class Saves:
     def _tell_notices(self) -> None:
         if self._overlap is not None and self._overlap.settled:
             if self._overlap.retaken:
-                warn_caller(_RETAKEN)
+                self._retakes += 1
+                if self._retakes < _MOST_RETAKES:
+                    warn_caller(_RETAKEN_ONCE)
+                else:
+                    warn_caller(_RETAKEN_AGAIN)
             self._hurried |= self._overlap.waited_for
             self._overlap = None
         mirroring = self._saver.mirroring
@@ -347,9 +354,17 @@ class Saves:
 _PASSING = ("epoch", "step")
 """Events that are followed by others."""
 
-_RETAKEN = (
+_MOST_RETAKES = 2
+"""From then on nothing is copied beside training: it changes its tensors where no fence is."""
+
+_RETAKEN_ONCE = (
     "tensors were changed by other means than a step of their optimizer while a snapshot was copied, or unnoticed "
-    "before. It was taken once more, as they were then. If that happens often, use Checkpointer(…, snapshot='copy')."
+    "before. It was taken once more, as they were then. If that is what your training does, use "
+    "Checkpointer(…, snapshot='copy')."
+)
+_RETAKEN_AGAIN = (
+    "tensors were changed by other means than a step of their optimizer once more while a snapshot was copied, which "
+    "was taken anew. From now on training waits while all is copied, as with Checkpointer(…, snapshot='copy')."
 )
 
 _OPEN: weakref.WeakSet[Saves] = weakref.WeakSet()

@@ -647,3 +647,28 @@ def test_changes_that_are_not_counted_are_seen(url, monkeypatch, training):
     assert len(copied) > 2
     assert told(caught) == len(caught) == 1
     assert holds(url, model=model.state_dict())
+
+
+def test_what_goes_on_changing_without_a_step_is_copied_at_once(url, monkeypatch, training):
+    """The second snapshot that is torn is the last: from then on all is copied before training goes on."""
+    model, optimizer, _ = training
+    beside = []
+
+    def change():
+        beside.append(None)
+        if len(beside) == 2:
+            for parameter in model.parameters():
+                parameter.data.mul_(0.9)
+
+    before_each_copy(monkeypatch, change)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
+            for _ in range(3):
+                beside.clear()
+                ckpt.save().result(60)
+                ckpt.wait()
+    assert told(caught) == len(caught) == 2
+    assert "From now on" in str(caught[-1].message)
+    assert beside == []
+    assert holds(url, model=model.state_dict())
