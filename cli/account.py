@@ -16,9 +16,8 @@ from msgspec import Struct, field
 
 from ..core.direction import Mode
 from ..core.overfitting import OverfittingWatch, generalisation_gap, training_partners
-from ..core.policy import CheckpointPolicy
+from ..core.recorded import RecordedPolicy, read_policy
 from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple_keep_rules
-from ..errors import KeepbestError
 from ..storage.history import Row
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
@@ -38,7 +37,7 @@ class Epoch(Struct, kw_only=True):
     """What was logged at its end; None: it was not closed (yet)."""
     steps: int = 0
     """Rows of single steps."""
-    policy: CheckpointPolicy | None = None
+    policy: RecordedPolicy | None = None
     """The one in force; None: no note says."""
     decided: Decided | None = None
     """What was decided at its end; None: no note says."""
@@ -112,7 +111,7 @@ class Account:
         self.failed: dict[str, SaveFailed] = {}
         self.retired_by: dict[str, Saved] = {}
         """Checkpoint → the save after which it was deleted."""
-        self.retired_under: dict[str, CheckpointPolicy | None] = {}
+        self.retired_under: dict[str, RecordedPolicy | None] = {}
         """Checkpoint → the policy that was in force then; None: no note says."""
         self.turns: list[Began | WentBack] = []
         """Where processes began and training went back, in order."""
@@ -120,7 +119,7 @@ class Account:
         """The last thing in the journal, if the process let go of the run."""
         self.settings: Mapping[str, Any] | None = None
         """Of the policy in force last; None: no note says."""
-        self.policy: CheckpointPolicy | None = None
+        self.policy: RecordedPolicy | None = None
         """The same; None, too, where this keepbest cannot read the settings."""
         self.steps = 0
         """Rows of single steps."""
@@ -264,7 +263,7 @@ class Account:
             self.end = None
             self.turns.append(entry)
             self.settings = entry.policy
-            self.policy = _policy(entry.policy)
+            self.policy = read_policy(entry.policy)
         elif isinstance(entry, WentBack):
             self.end = None
             self.turns.append(entry)
@@ -329,14 +328,6 @@ def _since(looked: Iterable[int], seen: AbstractSet[int]) -> int | None:
     """Return the first of the epochs in a row, up to the last that was looked at, that are among those seen."""
     row = itertools.takewhile(seen.__contains__, sorted(looked, reverse=True))
     return min(row, default=None)
-
-
-def _policy(settings: Mapping[str, Any]) -> CheckpointPolicy | None:
-    """Return the policy that a note holds; None for one that only another version of keepbest, or nobody, can read."""
-    try:
-        return CheckpointPolicy.model_validate(dict(settings)) if settings else None
-    except (KeepbestError, ValueError, TypeError, RecursionError):
-        return None
 
 
 def _kept_as(rule: SimpleKeepRule, primary: str) -> str:

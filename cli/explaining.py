@@ -9,7 +9,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from ..core.direction import Mode
-from ..core.policy import CheckpointPolicy
+from ..core.recorded import RecordedPolicy
 from ..storage.layout import checkpoint_place
 from ..storage.notes import Began, Check, Decided, Ended, SaveFailed, WentBack
 from . import words
@@ -259,7 +259,7 @@ def _failed(note: SaveFailed) -> str:
     return f"The save of {note.checkpoint} failed: {note.error}.".replace("..", ".")
 
 
-def reason(word: str, policy: CheckpointPolicy | None, improved: Sequence[Check]) -> str:
+def reason(word: str, policy: RecordedPolicy | None, improved: Sequence[Check]) -> str:
     """Return why a checkpoint was saved, from the word for it: a clause."""
     if word == "improvement":
         better = [check.monitor for check in improved if check.improved]
@@ -280,17 +280,17 @@ def reason(word: str, policy: CheckpointPolicy | None, improved: Sequence[Check]
     return known.get(word, f"'{word}' said so")
 
 
-def saves(policy: CheckpointPolicy | None) -> str | None:
+def saves(policy: RecordedPolicy | None) -> str | None:
     """Return when a policy saves: "every epoch, when val_loss improves (lower is better)"; None: not known."""
     return _clause(policy, "Saves ")
 
 
-def keeps(policy: CheckpointPolicy | None) -> str | None:
+def keeps(policy: RecordedPolicy | None) -> str | None:
     """Return what a policy keeps: "the best one by val_loss, and the last one"; None: not known."""
     return _clause(policy, "Keeps ")
 
 
-def not_saved(decided: Decided, policy: CheckpointPolicy | None) -> str:
+def not_saved(decided: Decided, policy: RecordedPolicy | None) -> str:
     """Return why nothing was saved at a decision that saved nothing: a clause."""
     if decided.busy:
         return "a save was due and left out, as the one before was still being written"
@@ -298,7 +298,7 @@ def not_saved(decided: Decided, policy: CheckpointPolicy | None) -> str:
     return "no save was due" if when is None else f"no save was due, as the policy saves {when}"
 
 
-def _clause(policy: CheckpointPolicy | None, beginning: str) -> str | None:
+def _clause(policy: RecordedPolicy | None, beginning: str) -> str | None:
     lines = [] if policy is None else str(policy).splitlines()
     return next((line.removeprefix(beginning).removesuffix(".") for line in lines if line.startswith(beginning)), None)
 

@@ -34,6 +34,14 @@ def check_finite(name: str, number: object) -> float:
     raise ConfigError(f"{name} must be a finite number, not {number!r}.")
 
 
+def check_positive(name: str, number: object) -> float:
+    """Return a finite number above 0 as a float."""
+    checked = check_finite(name, number)
+    if checked > 0:
+        return checked
+    raise ConfigError(f"{name} must be greater than 0, not {number!r}.")
+
+
 def check_min_delta(min_delta: float | str) -> tuple[float, float]:
     """Return the absolute part and the relative one (a share, not a percentage)."""
     text = min_delta.strip() if isinstance(min_delta, str) else ""

@@ -5,45 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+import msgspec
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
 from ..errors import PolicyError
 from ..storage.manifest import CheckpointInfo
+from . import plan
 from .direction import known_direction
 from .monitor import MetricMonitor
 from .policyfile import parse_file, parse_json
-from .retention import (
-    KeepAll,
-    KeepAnyOf,
-    KeepBest,
-    KeepBytes,
-    KeepEveryNEpochs,
-    KeepEveryNSteps,
-    KeepLast,
-    KeepRule,
-    RetentionPlan,
-    SimpleKeepRule,
-    retain,
-    simple_keep_rules,
-)
+from .retention import KeepBest, KeepRule, RetentionPlan, retain, simple_keep_rules
+from .rule import rule_of
 from .setting import Count, Seconds, as_tuple
 from .spec import MonitorSettings, MonitorSpec
-from .when import (
-    AtEnd,
-    EveryNEpochs,
-    EveryNSeconds,
-    EveryNSteps,
-    Facts,
-    OnException,
-    OnImprovement,
-    OnSignal,
-    SimpleWhenRule,
-    WhenRule,
-    simple_rules,
-)
-from .wording import in_words
+from .when import Facts, OnImprovement, SimpleWhenRule, WhenRule
+
+
+def _rule(field: str, kinds: UnionType) -> PlainValidator:
+    """Return what takes a rule, or its fields."""
+    return PlainValidator(lambda given: None if given is None else rule_of(field, given, kinds))
+
+
+_AS_FIELDS = PlainSerializer(msgspec.to_builtins)
 
 
 class CheckpointPolicy(MonitorSettings):
@@ -75,7 +61,7 @@ class CheckpointPolicy(MonitorSettings):
     on_sigterm: bool = True
     """Save when the machine is about to be taken away (preemption)."""
     on_exception: bool = False
-    when: WhenRule | None = None
+    when: Annotated[WhenRule | None, _rule("when", WhenRule), _AS_FIELDS] = None
     """A rule of `core/when.py` in place of the seven fields above."""
 
     keep_best: Annotated[int, Field(ge=0, strict=True)] = 1
@@ -89,7 +75,7 @@ class CheckpointPolicy(MonitorSettings):
     keep_max_bytes: Count | None = None
     """What all together may take; the newest and the best stay even beyond it."""
     keep_all: bool = False
-    keep: KeepRule | None = None
+    keep: Annotated[KeepRule | None, _rule("keep", KeepRule), _AS_FIELDS] = None
     """A rule of `core/retention.py` in place of the six fields above."""
 
     best_contents: Literal["everything", "weights"] = "everything"
@@ -133,42 +119,12 @@ class CheckpointPolicy(MonitorSettings):
     @cached_property
     def when_rules(self) -> tuple[SimpleWhenRule, ...]:
         """The rules that say when to save, however they were written."""
-        if self.when is not None:
-            return tuple(simple_rules(self.when))
-        rules: list[SimpleWhenRule] = []
-        if self.every_n_epochs is not None:
-            rules.append(EveryNEpochs(self.every_n_epochs))
-        if self.every_n_steps is not None:
-            rules.append(EveryNSteps(self.every_n_steps))
-        if self.every_n_seconds is not None:
-            rules.append(EveryNSeconds(self.every_n_seconds))
-        if self.on_improvement:
-            rules.append(OnImprovement())
-        if self.at_end:
-            rules.append(AtEnd())
-        if self.on_sigterm:
-            rules.append(OnSignal())
-        if self.on_exception:
-            rules.append(OnException())
-        return tuple(rules)
+        return plan.when_rules(self)
 
     @cached_property
-    def keep_rule(self) -> SimpleKeepRule | KeepAnyOf | KeepBytes:
+    def keep_rule(self) -> KeepRule:
         """The rule that says what stays, however it was written."""
-        if self.keep is not None:
-            return self.keep
-        if self.keep_all:
-            return KeepAll()
-        rules: list[SimpleKeepRule] = []
-        if self.keep_best:
-            rules.extend(KeepBest(self.keep_best, key) for key in self._keys())
-        rules.append(KeepLast(self.keep_last))
-        if self.keep_every_n_epochs is not None:
-            rules.append(KeepEveryNEpochs(self.keep_every_n_epochs))
-        if self.keep_every_n_steps is not None:
-            rules.append(KeepEveryNSteps(self.keep_every_n_steps))
-        together = KeepAnyOf(tuple(rules))
-        return together if self.keep_max_bytes is None else KeepBytes(self.keep_max_bytes, together)
+        return plan.keep_rule(self, self._keys())
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -196,14 +152,7 @@ class CheckpointPolicy(MonitorSettings):
         return self.model_dump_json(indent=2)
 
     def __str__(self) -> str:
-        return in_words(
-            self.when_rules,
-            self.keep_rule,
-            self.monitors(),
-            weights_only_best=self.best_contents == "weights",
-            on_busy=self.on_busy,
-            warns_of_failed_saves=self.on_save_error == "warn",
-        )
+        return plan.words(self, self.monitors())
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what the policy does, in words."""

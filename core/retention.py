@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
 
 from msgspec import Struct
-from pydantic import Field
 
 from ..storage.manifest import CheckpointInfo, with_todays_scores
-from .setting import Count, Rule
+from .checks import check_key, check_whole
+from .rule import Rule, rule_of, rules_of
 
 
 class RetentionPlan(Struct, frozen=True, kw_only=True):
@@ -44,7 +43,7 @@ def retain(checkpoints: Sequence[CheckpointInfo], rule: KeepRule) -> RetentionPl
     )
 
 
-class _KeepRule(Rule):
+class _KeepRule(Rule, frozen=True):
     """What every rule of retention can say."""
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
@@ -56,16 +55,20 @@ class _KeepRule(Rule):
         return dict.fromkeys(self.keeps(checkpoints), (str(self),))
 
 
-class KeepBest(_KeepRule):
+class KeepBest(_KeepRule, frozen=True, tag="best"):
     """Keep the best n by one monitor. Of equals the earlier stays; a checkpoint that must not rank never enters.
 
     Weights-only checkpoints count.
     """
 
-    n: Count = 1
+    n: int = 1
     monitor: str | None = None
     """None: the primary one."""
-    kind: Literal["best"] = "best"
+
+    def _check(self) -> None:
+        check_whole("n", self.n, least=1)
+        if self.monitor is not None:
+            check_key(self.monitor)
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the best n."""
@@ -89,11 +92,13 @@ class KeepBest(_KeepRule):
         return f"best {self.n if self.n > 1 else ''}".rstrip() + (f" by {self.monitor}" if self.monitor else "")
 
 
-class KeepLast(_KeepRule):
+class KeepLast(_KeepRule, frozen=True, tag="last"):
     """Keep the newest n complete checkpoints."""
 
-    n: Count = 1
-    kind: Literal["last"] = "last"
+    n: int = 1
+
+    def _check(self) -> None:
+        check_whole("n", self.n, least=1)
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the newest n that are complete."""
@@ -103,11 +108,13 @@ class KeepLast(_KeepRule):
         return "last" if self.n == 1 else f"last {self.n}"
 
 
-class KeepEveryNEpochs(_KeepRule):
+class KeepEveryNEpochs(_KeepRule, frozen=True, tag="every_n_epochs"):
     """Keep milestones: of every n-th epoch (counted from 1) the newest checkpoint, a complete one if there is."""
 
-    n: Count
-    kind: Literal["every_n_epochs"] = "every_n_epochs"
+    n: int
+
+    def _check(self) -> None:
+        check_whole("n", self.n, least=1)
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the milestones."""
@@ -122,11 +129,13 @@ class KeepEveryNEpochs(_KeepRule):
         return "every epoch" if self.n == 1 else f"every {self.n} epochs"
 
 
-class KeepEveryNSteps(_KeepRule):
+class KeepEveryNSteps(_KeepRule, frozen=True, tag="every_n_steps"):
     """Keep milestones: the first checkpoint at or past each multiple of n steps, a complete one if there is."""
 
-    n: Count
-    kind: Literal["every_n_steps"] = "every_n_steps"
+    n: int
+
+    def _check(self) -> None:
+        check_whole("n", self.n, least=1)
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the milestones."""
@@ -142,10 +151,8 @@ class KeepEveryNSteps(_KeepRule):
         return "every step" if self.n == 1 else f"every {self.n:,} steps"
 
 
-class KeepAll(_KeepRule):
+class KeepAll(_KeepRule, frozen=True, tag="all"):
     """Keep every checkpoint."""
-
-    kind: Literal["all"] = "all"
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return all sequences."""
@@ -155,7 +162,7 @@ class KeepAll(_KeepRule):
         return "all"
 
 
-class KeepAnyOf(_KeepRule):
+class KeepAnyOf(_KeepRule, frozen=True, tag="any_of"):
     """Keep what any of `rules` keeps.
 
     Example:
@@ -163,8 +170,10 @@ class KeepAnyOf(_KeepRule):
         'best 3, last'
     """
 
-    rules: tuple[UncappedKeepRule, ...] = Field(min_length=1)
-    kind: Literal["any_of"] = "any_of"
+    rules: Sequence[UncappedKeepRule]
+
+    def _check(self) -> None:
+        self._set("rules", rules_of(self.rules, UncappedKeepRule))
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences that one of the rules keeps."""
@@ -182,7 +191,7 @@ class KeepAnyOf(_KeepRule):
         return ", ".join(map(str, self.rules))
 
 
-class KeepBytes(_KeepRule):
+class KeepBytes(_KeepRule, frozen=True, tag="bytes"):
     """Keep what `rule` keeps, but no more than `limit` bytes of it.
 
     Evicted in this order until the rest fits: milestones, the oldest first; bests but the very best, the worst first;
@@ -190,10 +199,13 @@ class KeepBytes(_KeepRule):
     checkpoint and the best by each monitor stay, even where they alone are more than the limit.
     """
 
-    limit: Count
+    limit: int
     """Bytes."""
     rule: UncappedKeepRule
-    kind: Literal["bytes"] = "bytes"
+
+    def _check(self) -> None:
+        check_whole("limit", self.limit, least=1)
+        self._set("rule", rule_of("rule", self.rule, UncappedKeepRule))
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences that stay within the limit."""
@@ -237,13 +249,11 @@ class KeepBytes(_KeepRule):
 
 
 SimpleKeepRule = KeepBest | KeepLast | KeepEveryNEpochs | KeepEveryNSteps | KeepAll
-UncappedKeepRule = Annotated[SimpleKeepRule | KeepAnyOf, Field(discriminator="kind")]
-KeepRule = Annotated[SimpleKeepRule | KeepAnyOf | KeepBytes, Field(discriminator="kind")]
-KeepAnyOf.model_rebuild()
-KeepBytes.model_rebuild()
+UncappedKeepRule = SimpleKeepRule | KeepAnyOf
+KeepRule = UncappedKeepRule | KeepBytes
 
 
-def simple_keep_rules(rule: SimpleKeepRule | KeepAnyOf | KeepBytes) -> Iterator[SimpleKeepRule]:
+def simple_keep_rules(rule: KeepRule) -> Iterator[SimpleKeepRule]:
     """Yield the rules that `rule` is made of, in their order."""
     if isinstance(rule, KeepAnyOf):
         for part in rule.rules:

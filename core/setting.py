@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import reprlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, dataclass_transform
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,20 +53,6 @@ class Setting(BaseModel):
         return type(self)(**(copy.deepcopy(fields) if deep else fields))
 
 
-@dataclass_transform(kw_only_default=False, field_specifiers=(Field,))
-class Rule(Setting):
-    """A small setting that also takes its fields by position: `KeepBest(3)`. Its `kind` is its name in files."""
-
-    def __init__(self, /, *args: Any, **data: Any) -> None:
-        names = [name for name in type(self).model_fields if name != "kind"]
-        if len(args) > len(names):
-            raise PolicyError(f"{type(self).__name__} takes at most {len(names)} values, not {len(args)}.")
-        given = dict(zip(names, args, strict=False))
-        if twice := given.keys() & data.keys():
-            raise PolicyError(f"{type(self).__name__} got {', '.join(sorted(twice))} twice.")
-        super().__init__(**given, **data)
-
-
 def _readable(error: ValidationError, kind: type[BaseModel]) -> KeepbestError:
     problems = error.errors(include_url=False)
     for problem in problems:
@@ -87,10 +73,6 @@ def _sentence(field: str, problems: list[Any], kind: type[BaseModel]) -> str:
         return f"there is no field '{field}'.{did_you_mean(field, kind.model_fields)}".removesuffix(".")
     if first["type"] == "missing":
         return f"{field} is missing"
-    if first["type"] == "union_tag_invalid":
-        return _unknown_kind(field, **first["ctx"])
-    if first["type"] == "union_tag_not_found":
-        return f"{field} must be a rule, or its fields with its kind (got {_got(first['input'])})"
     wanted = dict.fromkeys(problem["msg"].replace("Input should be ", "", 1) for problem in problems)
     verb = " must be" if first["msg"].startswith("Input should be ") else ":"
     return f"{field}{verb} {' or '.join(wanted)} (got {_got(first['input'])})"
@@ -100,8 +82,3 @@ def _got(value: object) -> str:
     """Return a value in words, without unfolding what refers to one list a thousand times, as YAML can."""
     plain = not isinstance(value, list | dict | tuple | set)
     return f"{value!r:.60}" if plain else f"{reprlib.repr(value):.60}"
-
-
-def _unknown_kind(field: str, tag: str, expected_tags: str, **_: object) -> str:
-    hint = did_you_mean(tag, expected_tags.replace("'", "").split(", "))
-    return f"{field} has no kind '{tag}', only {expected_tags}.{hint}".removesuffix(".")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from msgspec import Struct
-from pydantic import Field
 
-from .setting import Count, Rule, Seconds
+from .checks import check_positive, check_whole
+from .rule import Rule, rules_of
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -39,10 +39,8 @@ class Facts(Struct, frozen=True, kw_only=True):
         return self.step != (self.last_saved_step or 0) or self.epoch != self.last_saved_epoch
 
 
-class OnImprovement(Rule):
+class OnImprovement(Rule, frozen=True, tag="on_improvement"):
     """Save when a monitored metric has a new best."""
-
-    kind: Literal["on_improvement"] = "on_improvement"
 
     def reason(self, facts: Facts) -> str | None:
         """Return "improvement" if a save is due, else None."""
@@ -52,11 +50,13 @@ class OnImprovement(Rule):
         return "when the metric improves"
 
 
-class EveryNEpochs(Rule):
+class EveryNEpochs(Rule, frozen=True, tag="every_n_epochs"):
     """Save at the end of every n-th epoch, counted from the first of the run."""
 
-    n: Count
-    kind: Literal["every_n_epochs"] = "every_n_epochs"
+    n: int
+
+    def _check(self) -> None:
+        check_whole("n", self.n, least=1)
 
     def reason(self, facts: Facts) -> str | None:
         """Return "epoch" if a save is due, else None."""
@@ -68,11 +68,13 @@ class EveryNEpochs(Rule):
         return "every epoch" if self.n == 1 else f"every {self.n} epochs"
 
 
-class EveryNSteps(Rule):
+class EveryNSteps(Rule, frozen=True, tag="every_n_steps"):
     """Save at, or as soon as possible after, every multiple of n steps of the run; a resumed run keeps to them."""
 
-    n: Count
-    kind: Literal["every_n_steps"] = "every_n_steps"
+    n: int
+
+    def _check(self) -> None:
+        check_whole("n", self.n, least=1)
 
     def reason(self, facts: Facts) -> str | None:
         """Return "step" if a save is due, else None."""
@@ -85,11 +87,13 @@ class EveryNSteps(Rule):
         return "every step" if self.n == 1 else f"every {self.n:,} steps"
 
 
-class EveryNSeconds(Rule):
+class EveryNSeconds(Rule, frozen=True, tag="every_n_seconds"):
     """Save at the end of the first step or epoch that comes `seconds` or more after the last save."""
 
-    seconds: Seconds
-    kind: Literal["every_n_seconds"] = "every_n_seconds"
+    seconds: float
+
+    def _check(self) -> None:
+        check_positive("seconds", self.seconds)
 
     def reason(self, facts: Facts) -> str | None:
         """Return "time" if a save is due, else None."""
@@ -101,10 +105,8 @@ class EveryNSeconds(Rule):
         return f"every {self.seconds:g} seconds"
 
 
-class AtEnd(Rule):
+class AtEnd(Rule, frozen=True, tag="at_end"):
     """Save when training ends, if it went on since the last save."""
-
-    kind: Literal["at_end"] = "at_end"
 
     def reason(self, facts: Facts) -> str | None:
         """Return "end" if a save is due, else None."""
@@ -114,10 +116,8 @@ class AtEnd(Rule):
         return "at the end"
 
 
-class OnSignal(Rule):
+class OnSignal(Rule, frozen=True, tag="on_signal"):
     """Save when SIGTERM says that the machine will be taken away, if training went on since the last save."""
-
-    kind: Literal["on_signal"] = "on_signal"
 
     def reason(self, facts: Facts) -> str | None:
         """Return "signal" if a save is due, else None."""
@@ -127,10 +127,8 @@ class OnSignal(Rule):
         return "on SIGTERM"
 
 
-class OnException(Rule):
+class OnException(Rule, frozen=True, tag="on_exception"):
     """Save when an exception ends training, if it went on since the last save."""
-
-    kind: Literal["on_exception"] = "on_exception"
 
     def reason(self, facts: Facts) -> str | None:
         """Return "exception" if a save is due, else None."""
@@ -140,7 +138,7 @@ class OnException(Rule):
         return "on an exception"
 
 
-class AnyOf(Rule):
+class AnyOf(Rule, frozen=True, tag="any_of"):
     """Save when any of `rules` says so.
 
     Example:
@@ -149,8 +147,10 @@ class AnyOf(Rule):
         'every 1,000 steps, at the end'
     """
 
-    rules: tuple[WhenRule, ...] = Field(min_length=1)
-    kind: Literal["any_of"] = "any_of"
+    rules: Sequence[WhenRule]
+
+    def _check(self) -> None:
+        self._set("rules", rules_of(self.rules, WhenRule))
 
     def reason(self, facts: Facts) -> str | None:
         """Return the reason of the first rule that has one, else None."""
@@ -161,11 +161,10 @@ class AnyOf(Rule):
 
 
 SimpleWhenRule = OnImprovement | EveryNEpochs | EveryNSteps | EveryNSeconds | AtEnd | OnSignal | OnException
-WhenRule = Annotated[SimpleWhenRule | AnyOf, Field(discriminator="kind")]
-AnyOf.model_rebuild()
+WhenRule = SimpleWhenRule | AnyOf
 
 
-def simple_rules(rule: SimpleWhenRule | AnyOf) -> Iterator[SimpleWhenRule]:
+def simple_rules(rule: WhenRule) -> Iterator[SimpleWhenRule]:
     """Yield the rules that `rule` is made of, in their order."""
     if isinstance(rule, AnyOf):
         for part in rule.rules:

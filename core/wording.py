@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from .monitor import MetricMonitor
 from .retention import (
-    KeepAnyOf,
     KeepBest,
     KeepBytes,
     KeepEveryNEpochs,
     KeepEveryNSteps,
     KeepLast,
+    KeepRule,
     SimpleKeepRule,
     simple_keep_rules,
 )
@@ -22,7 +22,7 @@ _BUSY = {"skip": "those that are due are left out", "supersede": "the newest tha
 
 def in_words(  # noqa: PLR0913 - what a policy says
     when: Sequence[SimpleWhenRule],
-    keep: SimpleKeepRule | KeepAnyOf | KeepBytes,
+    keep: KeepRule,
     monitors: Sequence[MetricMonitor],
     *,
     weights_only_best: bool,
@@ -53,7 +53,7 @@ def _better(monitor: MetricMonitor) -> str:
     return f"{way}, by more than {monitor.min_delta}" if monitor.min_delta else way
 
 
-def _keep(rule: SimpleKeepRule | KeepAnyOf | KeepBytes, monitors: Sequence[MetricMonitor]) -> str:
+def _keep(rule: KeepRule, monitors: Sequence[MetricMonitor]) -> str:
     parts = [_kept(part, monitors) for part in simple_keep_rules(rule)]
     text = f"{', '.join(parts[:-1])}, and {parts[-1]}" if len(parts) > 1 else parts[0]
     return f"{text}, within {rule.limit:,} bytes" if isinstance(rule, KeepBytes) else text

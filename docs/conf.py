@@ -11,7 +11,7 @@ os.environ.setdefault(
 )  # the callbacks are documented from the real module, which imports Keras
 
 import keepbest
-from keepbest.core.setting import Rule, Setting
+from keepbest.core.setting import Setting
 
 project = "keepbest"
 author = "the authors of keepbest"
@@ -97,9 +97,8 @@ def _signature(app, what, name, obj, options, signature, returns):  # noqa: PLR0
     """Show a setting's fields and their defaults; their types stand below, one by one."""
     if not (isinstance(obj, type) and issubclass(obj, Setting)):
         return None
-    fields = {field: facts for field, facts in obj.model_fields.items() if field != "kind"}
-    written = [field if facts.is_required() else f"{field}={facts.default!r}" for field, facts in fields.items()]
-    return f"({', '.join(written if issubclass(obj, Rule) else ['*', *written])})", None
+    written = [name if facts.is_required() else f"{name}={facts.default!r}" for name, facts in obj.model_fields.items()]
+    return f"({', '.join(['*', *written])})", None
 
 
 def _skip(app, what, name, obj, skip, options):  # noqa: PLR0913, PLR0917 - Sphinx' signature

@@ -56,7 +56,7 @@ def test_a_verb_ends_well_in_a_process_of_its_own(local_run, verb):
 
 
 def test_a_verb_imports_no_framework(local_run, tmp_path):
-    """Looking at a run is quick and needs no framework installed: none is imported, nor are NumPy and fsspec."""
+    """Looking at a run is quick and needs no framework: none is imported, nor are NumPy, fsspec and pydantic."""
     for words in (
         ["ls", local_run],
         ["show", local_run, "--tensors"],
@@ -65,9 +65,11 @@ def test_a_verb_imports_no_framework(local_run, tmp_path):
         ["gc", local_run],
         ["plot", local_run],
         ["explain", local_run],
+        ["watch", local_run],
+        ["report", local_run, "-o", tmp_path / "report.html"],
         ["diff", local_run, "1", "1"],
     ):
-        assert not imported_by(words) & set(HEAVY)
+        assert not imported_by(words) & {*HEAVY, "pydantic"}
 
 
 def test_plain_lines_and_tables_are_printed_without_rich(local_run):

@@ -289,7 +289,7 @@ def test_the_front_door_composes_the_rules(fields, rule):
         ({"keep": {"kind": "latest"}}, PolicyError, "keep has no kind 'latest'"),
         ({"keep": {"n": 3}}, PolicyError, "its kind"),
         ({"keep": "last"}, PolicyError, "keep must be"),
-        ({"when": {"kind": "every_n_steps", "n": 0}}, PolicyError, "n must be greater than 0"),
+        ({"when": {"kind": "every_n_steps", "n": 0}}, PolicyError, "n must be a whole number, 1 or more, not 0"),
         ({"when": {"kind": "any_of", "rules": []}}, PolicyError, "at least 1"),
         ({"best_contents": "weights"}, PolicyError, "set keep_best"),
         ({"monitor": "loss", "best_contents": "wheights"}, PolicyError, "'everything' or 'weights'"),
