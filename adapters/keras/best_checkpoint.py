@@ -7,6 +7,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import keras
@@ -33,6 +34,11 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     The same script started again continues: `fit` begins at the epoch after the last one saved, with the weights, the
     optimizer, the seed generators, the best value and the patience of then. `epochs` counts the whole training, earlier
     runs included. A run that is complete, or out of patience, trains nothing more.
+
+    List it last: it saves an epoch as the callbacks before it have left it. A learning rate that `ReduceLROnPlateau` sets
+    after it is the old one again after a restart. What other callbacks count, as that one's `wait`, is not saved. Only
+    `SwapEMAWeights(swap_on_epoch=True)` comes after it: before it, averages would be saved as the weights, and a
+    restart would train on from them.
 
     Args:
         url: the run: a folder, or a URL (`s3://…`, `gs://…`).
@@ -152,19 +158,28 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             self._steps = max(self._steps, min(batch + 1, in_epoch))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Log the epoch; stop training if a monitor says so."""
-        decision = self._opened().log(self._numbers(logs or {}), epoch=epoch, step=self._steps_before + self._steps)
+        """Log the epoch; stop training if a monitor says so; save what is due at the end."""
+        opened = self._opened()
+        decision = opened.log(self._numbers(logs or {}), epoch=epoch, step=self._steps_before + self._steps)
+        if decision.stop:
+            self.model.stop_training = True
+        if self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs"):
+            # Before `on_train_end`: until then, Keras and other callbacks put averages or older weights into the model.
+            decision = replace(decision, save_reasons=decision.save_reasons or opened._save_at_end())  # noqa: SLF001
         self.decision = decision
         if self.verbose:
             say(f"\nEpoch {epoch + 1}: {decision.reason}")
-        if decision.stop:
-            self.model.stop_training = True
 
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002
-        """Save what is due at the end, wait for it, and give the model its best weights."""
+        """Wait for what is being saved, and give the model its best weights."""
         ended = self._opened()
         self.model._initial_epoch = None  # noqa: SLF001 - see `on_epoch_begin`
-        self._let_go(save=True)
+        try:
+            late = ended._save_at_end()  # noqa: SLF001 - whoever ended `fit` did so after `on_epoch_end`
+        finally:
+            self._let_go(save=True)
+        if late:
+            warn_caller(_SAVED_LATE)
         if self.restore_best and ended.monitors:
             self._restore_best(ended)
 
@@ -255,6 +270,12 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if self._open is None:
             raise UsageError("a BestCheckpoint's hooks are for fit to call, from on_train_begin on.")
         return self._open
+
+
+_SAVED_LATE = (
+    "a callback that is listed after BestCheckpoint ended fit, so the last epoch was saved late: the averages of an "
+    "optimizer, or weights that a callback restored, may be in the model by then. List BestCheckpoint last."
+)
 
 
 def _forget(opened: Checkpointer) -> None:
