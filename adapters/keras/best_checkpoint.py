@@ -35,7 +35,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     optimizer, the seed generators, the best value and the patience of then. `epochs` counts the whole training, earlier
     runs included. A run that is complete, or out of patience, trains nothing more.
 
-    List it last: it saves an epoch as the callbacks before it have left it. A learning rate that `ReduceLROnPlateau` sets
+    List it last: it saves an epoch as callbacks before it have left it. A learning rate that `ReduceLROnPlateau` sets
     after it is the old one again after a restart. What other callbacks count, as that one's `wait`, is not saved. Only
     `SwapEMAWeights(swap_on_epoch=True)` comes after it: before it, averages would be saved as the weights, and a
     restart would train on from them.
@@ -122,6 +122,8 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self._warn_of_unsaved(model)
+        carried = state.rnn_states(model)
+        objects = self._objects | ({_RNN_STATES: carried} if carried else {})
         policy = direction.directed(self.policy, lambda key: direction.compiled_direction(model, key))
         self._last = self._open = Checkpointer(
             self.url,
@@ -133,7 +135,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             hooks=self._hooks,
             model=model,
             optimizer=model.optimizer,
-            **self._objects,
+            **objects,
         )
         # If nobody fits again, the run is let go when this callback is forgotten, or at the end of the program.
         self._finalizer = weakref.finalize(self, _forget, self._open)
@@ -192,7 +194,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             open_backend(self._mirror, self._mirror_options)
         if self._mode not in ("async", "sync"):
             raise ConfigError(f"unknown mode {self._mode!r} of a BestCheckpoint. Use mode='async' or mode='sync'.")
-        if taken := {"model", "optimizer"} & self._objects.keys():
+        if taken := {"model", "optimizer", _RNN_STATES} & self._objects.keys():
             raise ConfigError(
                 f"objects cannot have the name {taken.pop()!r}: it is the model's own. Call it something else."
             )
@@ -271,6 +273,9 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             raise UsageError("a BestCheckpoint's hooks are for fit to call, from on_train_begin on.")
         return self._open
 
+
+_RNN_STATES = "rnn_states"
+"""The object of what stateful RNN layers carry. No weights: a model of another batch size has others."""
 
 _SAVED_LATE = (
     "a callback that is listed after BestCheckpoint ended fit, so the last epoch was saved late: the averages of an "

@@ -72,7 +72,7 @@ def last_saved(url):
 
 
 @pytest.mark.parametrize("patience", [1, 9], ids=["early-stop", "all-epochs"])
-def test_the_end_is_saved_before_weights_are_restored(keras, make, fit, url, trained, patience):  # noqa: PLR0913, PLR0917
+def test_the_end_is_saved_before_weights_are_restored(keras, make, fit, url, trained, patience):  # noqa: PLR0913, PLR0917 - fixtures
     """The last epoch's checkpoint has its own weights, although EarlyStopping puts older ones into the model."""
     seen = trained()
     stopping = keras.callbacks.EarlyStopping("val_loss", mode="max", patience=patience, restore_best_weights=True)
