@@ -97,7 +97,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._open: Checkpointer | None = None
         self._last: Checkpointer | None = None
         self._counting = threading.Lock()
-        self._steps_before = self._steps = 0
+        self._steps_before = self._steps = self._made_before = 0
         self._warned_of: set[str] = set()
         self._check()
 
@@ -147,6 +147,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         """Count the steps of the epoch from here."""
         self.model._initial_epoch = None  # noqa: SLF001 - or the next `fit` of this model would begin there again
         self._steps_before, self._steps = self._opened().position.step, 0
+        self._made_before = self._made() or 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Close the steps before this batch: a batch's begin, not its end, is told by the thread that trains."""
@@ -162,7 +163,8 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch; stop training if a monitor says so; save what is due at the end."""
         opened = self._opened()
-        decision = opened.log(self._numbers(logs or {}), epoch=epoch, step=self._steps_before + self._steps)
+        step = self._steps_before + self._steps_of_epoch()
+        decision = opened.log(self._numbers(logs or {}), epoch=epoch, step=step)
         if decision.stop:
             self.model.stop_training = True
         if self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs"):
@@ -237,6 +239,25 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 f"{position.steps_in_epoch} of its steps. fit cannot begin inside an epoch, so it begins this one anew "
                 "with the weights of then; its first batches are trained on twice."
             )
+
+    def _steps_of_epoch(self) -> int:
+        """Return the steps that were counted; where the last several were fewer, as the optimizer says."""
+        counted, made = self._steps, self._made()
+        if made is None:
+            return counted
+        fewest = max(0, counted - self.model.steps_per_execution) + 1
+        return made - self._made_before if fewest <= made - self._made_before <= counted else counted
+
+    def _made(self) -> int | None:
+        """Return the steps of the optimizer, if only that knows of how many in an epoch Keras makes several at a time.
+
+        One that takes several batches for a step does not.
+        """
+        optimizer = self.model.optimizer
+        known = (self.params or {}).get("steps") is not None or self.model.steps_per_execution == 1
+        if known or optimizer.gradient_accumulation_steps:
+            return None
+        return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
     def _numbers(self, logs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the logs that are numbers, and those that are monitored, whatever they are."""
