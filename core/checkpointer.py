@@ -9,13 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..errors import (
-    CheckpointNotFoundError,
-    ClosedError,
-    ConfigError,
-    StorageError,
-    UsageError,
-)
+from ..errors import CheckpointNotFoundError, ClosedError, ConfigError, StorageError, UsageError
 from ..storage.backend import open_backend
 from ..storage.checkpoint import Checkpoint
 from ..storage.history import History
@@ -112,6 +106,7 @@ class Checkpointer:
         self._handles_sigterm = bool(self.policy.decide(_SIGNALLED))
         self._resumption = Resumption(self.run.url, self._saves.holding)
         self._epoch_of_loop: int | None = None
+        self._ended_at: Position | None = None
         self._closed = False
 
     @property
@@ -409,10 +404,16 @@ class Checkpointer:
                 f"epochs() is at epoch {self._epoch_of_loop} (from 0), log() was told epoch={epoch}. Leave epoch out."
             )
 
-    def _save_unless_restored(self, event: Event) -> None:
+    def _save_at_end(self) -> tuple[str, ...]:
+        """Save what `close` would, where others change the objects before that: once for a position, by `close` too."""
+        if self._ended_at == self.position:
+            return ()
+        self._ended_at = self.position
+        return self._save_unless_restored("end")
+
+    def _save_unless_restored(self, event: Event) -> tuple[str, ...]:
         """Save what training left, unless it never began, or the objects are those of an older checkpoint by now."""
-        if self._resumption.holds_trained:
-            self._saves.save_if_due(event)
+        return self._saves.save_if_due(event) if self._resumption.holds_trained else ()
 
     def _clear_away(self) -> None:
         """Delete whatever the process before left half-written, if it is old enough to be nobody's."""
@@ -462,7 +463,7 @@ class Checkpointer:
                 stack.callback(self._saves.finish_mirror)
                 stack.callback(self._training.end, cause, error)
             stack.callback(self.wait)
-            if event is not None:
+            if event is not None and self._ended_at != self.position:
                 self._save_unless_restored(event)
 
     def _release(self) -> None:

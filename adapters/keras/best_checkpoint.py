@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+from msgspec.structs import replace
 
 from ...core import restoring
 from ...core.caller import warn_caller
@@ -33,6 +34,11 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     The same script started again continues: `fit` begins at the epoch after the last one saved, with the weights, the
     optimizer, the seed generators, the best value and the patience of then. `epochs` counts the whole training, earlier
     runs included. A run that is complete, or out of patience, trains nothing more.
+
+    List it last: it saves an epoch as callbacks before it have left it. A learning rate that `ReduceLROnPlateau` sets
+    after it is the old one again after a restart. What other callbacks count, as that one's `wait`, is not saved. Only
+    `SwapEMAWeights(swap_on_epoch=True)` comes after it: before it, averages would be saved as the weights, and a
+    restart would train on from them.
 
     Args:
         url: the run: a folder, or a URL (`s3://…`, `gs://…`).
@@ -91,7 +97,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._open: Checkpointer | None = None
         self._last: Checkpointer | None = None
         self._counting = threading.Lock()
-        self._steps_before = self._steps = 0
+        self._steps_before = self._steps = self._made_before = 0
         self._warned_of: set[str] = set()
         self._check()
 
@@ -116,6 +122,8 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self._warn_of_unsaved(model)
+        carried = state.rnn_states(model)
+        objects = self._objects | ({_RNN_STATES: carried} if carried else {})
         policy = direction.directed(self.policy, lambda key: direction.compiled_direction(model, key))
         self._last = self._open = Checkpointer(
             self.url,
@@ -127,7 +135,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             hooks=self._hooks,
             model=model,
             optimizer=model.optimizer,
-            **self._objects,
+            **objects,
         )
         # If nobody fits again, the run is let go when this callback is forgotten, or at the end of the program.
         self._finalizer = weakref.finalize(self, _forget, self._open)
@@ -139,6 +147,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         """Count the steps of the epoch from here."""
         self.model._initial_epoch = None  # noqa: SLF001 - or the next `fit` of this model would begin there again
         self._steps_before, self._steps = self._opened().position.step, 0
+        self._made_before = self._made() or 0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Close the steps before this batch: a batch's begin, not its end, is told by the thread that trains."""
@@ -152,19 +161,29 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             self._steps = max(self._steps, min(batch + 1, in_epoch))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Log the epoch; stop training if a monitor says so."""
-        decision = self._opened().log(self._numbers(logs or {}), epoch=epoch, step=self._steps_before + self._steps)
+        """Log the epoch; stop training if a monitor says so; save what is due at the end."""
+        opened = self._opened()
+        step = self._steps_before + self._steps_of_epoch()
+        decision = opened.log(self._numbers(logs or {}), epoch=epoch, step=step)
+        if decision.stop:
+            self.model.stop_training = True
+        if self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs"):
+            # Before `on_train_end`: until then, Keras and other callbacks put averages or older weights into the model.
+            decision = replace(decision, save_reasons=decision.save_reasons or opened._save_at_end())  # noqa: SLF001
         self.decision = decision
         if self.verbose:
             say(f"\nEpoch {epoch + 1}: {decision.reason}")
-        if decision.stop:
-            self.model.stop_training = True
 
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002
-        """Save what is due at the end, wait for it, and give the model its best weights."""
+        """Wait for what is being saved, and give the model its best weights."""
         ended = self._opened()
         self.model._initial_epoch = None  # noqa: SLF001 - see `on_epoch_begin`
-        self._let_go(save=True)
+        try:
+            late = ended._save_at_end()  # noqa: SLF001 - whoever ended `fit` did so after `on_epoch_end`
+        finally:
+            self._let_go(save=True)
+        if late:
+            warn_caller(_SAVED_LATE)
         if self.restore_best and ended.monitors:
             self._restore_best(ended)
 
@@ -177,7 +196,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             open_backend(self._mirror, self._mirror_options)
         if self._mode not in ("async", "sync"):
             raise ConfigError(f"unknown mode {self._mode!r} of a BestCheckpoint. Use mode='async' or mode='sync'.")
-        if taken := {"model", "optimizer"} & self._objects.keys():
+        if taken := {"model", "optimizer", _RNN_STATES} & self._objects.keys():
             raise ConfigError(
                 f"objects cannot have the name {taken.pop()!r}: it is the model's own. Call it something else."
             )
@@ -221,6 +240,25 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 "with the weights of then; its first batches are trained on twice."
             )
 
+    def _steps_of_epoch(self) -> int:
+        """Return the steps that were counted; where the last several were fewer, as the optimizer says."""
+        counted, made = self._steps, self._made()
+        if made is None:
+            return counted
+        fewest = max(0, counted - self.model.steps_per_execution) + 1
+        return made - self._made_before if fewest <= made - self._made_before <= counted else counted
+
+    def _made(self) -> int | None:
+        """Return the steps of the optimizer, if only that knows of how many in an epoch Keras makes several at a time.
+
+        One that takes several batches for a step does not.
+        """
+        optimizer = self.model.optimizer
+        known = (self.params or {}).get("steps") is not None or self.model.steps_per_execution == 1
+        if known or optimizer.gradient_accumulation_steps:
+            return None
+        return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
     def _numbers(self, logs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the logs that are numbers, and those that are monitored, whatever they are."""
         monitored = {monitor.key: logs[monitor.key] for monitor in self._opened().monitors if monitor.key in logs}
@@ -255,6 +293,15 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if self._open is None:
             raise UsageError("a BestCheckpoint's hooks are for fit to call, from on_train_begin on.")
         return self._open
+
+
+_RNN_STATES = "rnn_states"
+"""The object of what stateful RNN layers carry. No weights: a model of another batch size has others."""
+
+_SAVED_LATE = (
+    "a callback that is listed after BestCheckpoint ended fit, so the last epoch was saved late: the averages of an "
+    "optimizer, or weights that a callback restored, may be in the model by then. List BestCheckpoint last."
+)
 
 
 def _forget(opened: Checkpointer) -> None:

@@ -63,6 +63,16 @@ def attach(layer: keras.Layer) -> None:
         sync()
 
 
+def rnn_states(model: keras.Model) -> list[keras.Variable]:
+    """Return what stateful RNN layers carry from batch to batch, which is in no `variables`; one for each batch size.
+
+    Public names do not lead to a layer inside another, as those of a Bidirectional are.
+    """
+    layers = model._flatten_layers()  # noqa: SLF001 - see above
+    stateful = [layer for layer in layers if isinstance(layer, keras.layers.RNN) and layer.stateful]
+    return [state for layer in stateful for state in keras.tree.flatten(layer.states or ())]
+
+
 def check_built(layer: keras.Layer) -> None:
     """Raise unless the layer has its weights.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from ...storage.backend import open_backend
 from ...storage.remote_errors import without_password
 from ...storage.tensorfile import TensorSpec, TensorView
 from . import state
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def load_weights(
@@ -31,7 +35,7 @@ def load_weights(
     Raises:
         StateMismatchError: paths, shapes or dtypes differ; all differences are listed, nothing was changed.
         ObjectNotFoundError, DamagedFileError: there is no such file, or it is none.
-        ConfigError: it is a folder.
+        ConfigError: it is a folder, or a file in one of Keras' own formats.
 
     Example:
         >>> load_weights(model, "runs/best.safetensors")
@@ -50,6 +54,10 @@ def load_weights(
     try:
         tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
+        if loads := _loads_with(data):
+            raise ConfigError(
+                f"{path} is a file in Keras' own format, no safetensors file. Load it by {loads}."
+            ) from None
         raise DamagedFileError(path, f"it is no safetensors file ({error})") from error
     try:
         stored = {key: arrays.from_view(_view(key, found), None) for key, found in tensors}
@@ -60,6 +68,13 @@ def load_weights(
     if problems:
         raise StateMismatchError(path, problems)
     state.restore(model, stored)
+
+
+def _loads_with(data: bytes) -> str | None:
+    """Return what loads a file that Keras wrote, `.keras` or `.h5`; None for any other."""
+    if zipfile.is_zipfile(io.BytesIO(data)) and b"model.weights.h5" in data:
+        return "keras.saving.load_model(path)"
+    return "model.load_weights(path)" if data.startswith(_HDF5) else None
 
 
 def _best_in(run: str) -> str:
