@@ -628,9 +628,8 @@ def test_where_no_fence_holds_nothing_rests(url):
         assert witness.differences() == []
 
 
-def test_changes_that_are_not_counted_are_seen(url, monkeypatch, training):
-    """All weights changed through `.data` when one is copied already: the snapshot is taken again, never a mixture."""
-    model, optimizer, _ = training
+def change_uncounted(monkeypatch, model):
+    """Change all weights through `.data` when one is copied already; returns what grows with each that is copied."""
     copied = []
 
     def change():
@@ -640,6 +639,13 @@ def test_changes_that_are_not_counted_are_seen(url, monkeypatch, training):
                 parameter.data.mul_(0.9)
 
     before_each_copy(monkeypatch, change)
+    return copied
+
+
+def test_changes_that_are_not_counted_are_seen(url, monkeypatch, training):
+    """All weights changed through `.data` when one is copied already: the snapshot is taken again, never a mixture."""
+    model, optimizer, _ = training
+    copied = change_uncounted(monkeypatch, model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
@@ -652,15 +658,7 @@ def test_changes_that_are_not_counted_are_seen(url, monkeypatch, training):
 def test_what_goes_on_changing_without_a_step_is_copied_at_once(url, monkeypatch, training):
     """The second snapshot that is torn is the last: from then on all is copied before training goes on."""
     model, optimizer, _ = training
-    beside = []
-
-    def change():
-        beside.append(None)
-        if len(beside) == 2:
-            for parameter in model.parameters():
-                parameter.data.mul_(0.9)
-
-    before_each_copy(monkeypatch, change)
+    beside = change_uncounted(monkeypatch, model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with Checkpointer(url, ALL, model=model, optimizer=optimizer) as ckpt:
