@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from ..core.direction import Mode
-from ..core.overfitting import OverfittingWatch, generalisation_gap, training_partners
+from ..core.overfitting import OverfittingWatch, generalisation_gap, overfits, training_partners
 from ..core.recorded import RecordedPolicy, read_policy
 from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple_keep_rules
 from ..storage.history import Row
@@ -75,6 +75,20 @@ class Better(Struct, frozen=True, kw_only=True):
     check: Check | None
 
 
+class AfterBest(Struct, frozen=True, kw_only=True):
+    """What became of both metrics since validation was best."""
+
+    epoch: int
+    """The best one, from 0."""
+    checks: int
+    """After it."""
+    validation: tuple[float, float]
+    """Then, and at the last check."""
+    training: tuple[float, float]
+    overfits: bool
+    """Over all those checks validation worsened while training improved, and they are a window's or more."""
+
+
 class Overfitting(Struct, frozen=True, kw_only=True):
     """How one monitor stands to training."""
 
@@ -93,6 +107,8 @@ class Overfitting(Struct, frozen=True, kw_only=True):
     """Checks that were looked at each time."""
     since: int | None
     """The first of the epochs in a row, up to the last one, that overfitted; None: the last one did not."""
+    after_best: AfterBest | None
+    """None: they were never logged together."""
 
 
 class Account:
@@ -219,7 +235,7 @@ class Account:
             seen = tuple(number for number, check in noted.items() if check.overfitting)
         else:
             gaps, seen = self._watched(monitor, partner, mode)
-        last = max(gaps, default=None)
+        last, window = max(gaps, default=None), self._window(monitor) if noted else WINDOW
         return Overfitting(
             monitor=monitor,
             partner=partner,
@@ -227,8 +243,9 @@ class Account:
             last=last,
             gaps=gaps,
             noted=bool(noted),
-            window=self._window(monitor) if noted else WINDOW,
+            window=window,
             since=_since(gaps, set(seen)) if seen and seen[-1] == last else None,
+            after_best=_after_best(list(self._pairs(monitor, partner)), mode, window),
         )
 
     def kept_as(self, checkpoint: CheckpointInfo) -> list[str]:
@@ -308,20 +325,41 @@ class Account:
 
     def _watched(self, monitor: str, partner: str | None, mode: Mode) -> tuple[dict[int, float], tuple[int, ...]]:
         watch, gaps, seen = OverfittingWatch(mode, WINDOW), dict[int, float](), []
+        for epoch, validation, training in self._pairs(monitor, partner):
+            gaps[epoch] = generalisation_gap(validation, training, mode)
+            if watch.see(validation, training):
+                seen.append(epoch)
+        return gaps, tuple(seen)
+
+    def _pairs(self, monitor: str, partner: str | None) -> Iterator[tuple[int, float, float]]:
+        """Yield the epochs that logged both, with their values."""
         for epoch in self.closed:
             metrics = epoch.row.metrics if epoch.row is not None else {}
             validation, training = metrics.get(monitor, math.nan), metrics.get(partner or "", math.nan)
             if math.isfinite(validation) and math.isfinite(training):
-                gaps[epoch.number] = generalisation_gap(validation, training, mode)
-                if watch.see(validation, training):
-                    seen.append(epoch.number)
-        return gaps, tuple(seen)
+                yield epoch.number, validation, training
 
 
 def checks(epoch: Epoch, monitor: str) -> Iterator[Check]:
     """Yield what a monitor made of an epoch, if a note says."""
     if epoch.decided is not None:
         yield from (check for check in epoch.decided.checks if check.monitor == monitor)
+
+
+def _after_best(pairs: Sequence[tuple[int, float, float]], mode: Mode, window: int) -> AfterBest | None:
+    if not pairs:
+        return None
+    sign = 1.0 if mode == "min" else -1.0
+    at = min(range(len(pairs)), key=lambda place: sign * pairs[place][1])
+    (epoch, *then), (_, *now), after = pairs[at], pairs[-1], pairs[at + 1 :]
+    validation, training = [pair[1] for pair in after], [pair[2] for pair in after]
+    return AfterBest(
+        epoch=epoch,
+        checks=len(after),
+        validation=(then[0], now[0]),
+        training=(then[1], now[1]),
+        overfits=len(after) >= window and overfits(validation, training, mode),
+    )
 
 
 def _since(looked: Iterable[int], seen: AbstractSet[int]) -> int | None:

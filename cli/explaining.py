@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
@@ -197,8 +197,19 @@ def _overfits(found: Overfitting) -> Iterator[str]:
         return
     partner = found.partner or "training"
     now = f"{found.monitor} is {_gap(found.gaps[found.last])} than {partner} in epoch {found.last + 1}"
-    since = found.since
+    since, after = found.since, found.after_best
     how = "" if found.noted else " (found now, in the history)"
+    if after is not None and after.overfits:
+        worse, better = _change(after.validation), _change(after.training)
+        yield (
+            f"It overfits: since its best, in epoch {after.epoch + 1}, {found.monitor} got worse ({worse}) while "
+            f"{partner} got better ({better}), over {words.count(after.checks, 'check')}."
+        )
+        if found.seen:
+            over = words.count(found.window, "check")
+            yield f"Over {over} at a time it was seen in {_epochs(found.seen)}{how}."
+        yield f"{now}."
+        return
     if since is not None:
         before = f"; in epoch {since + 1} it was {_gap(found.gaps[since])}" if since in found.gaps else ""
         seen = f"seen from epoch {since + 1} on" if since != found.last else f"seen in epoch {since + 1}"
@@ -207,17 +218,24 @@ def _overfits(found: Overfitting) -> Iterator[str]:
         yield f"{now}{before if since != found.last else ''}."
         return
     if found.seen:
-        first, last = found.seen[0] + 1, found.seen[-1] + 1
-        span = f"epoch {first}" if first == last else f"epochs {first} to {last}"
-        since_then = f"Since then {found.monitor} did not get worse while {partner} got better."
-        yield f"Overfitting was seen in {span}{how}. {since_then}"
+        over = words.count(found.window, "check")
+        yield f"Overfitting was seen in {_epochs(found.seen)}{how}. The last {over} show no such trend."
     elif len(found.gaps) < found.window:
         both = words.count(len(found.gaps), "check")
         yield f"Whether it overfits cannot be said yet: both were logged at {both}, and a trend takes {found.window}."
     else:
         over = words.count(found.window, "check")
-        yield f"No overfitting was seen{how}: over no {over} did {found.monitor} get worse while {partner} got better."
+        trend = f"a clear trend of {found.monitor} to the worse beside one of {partner} to the better"
+        yield f"No overfitting was seen{how}: over no {over} was there {trend}."
     yield f"{now}."
+
+
+def _change(values: tuple[float, float]) -> str:
+    return " to ".join(map(words.number, values))
+
+
+def _epochs(numbers: Sequence[int]) -> str:
+    return f"epoch{'s' if len(numbers) > 1 else ''} {spans(numbers)}"
 
 
 def _gap(gap: float) -> str:
@@ -381,11 +399,16 @@ def shortened(found: Sequence[_T], tell: Callable[[_T], str], noun: str, what: s
 
 def epochs_of(run: Account) -> str:
     """Return which epochs a run has: "1 to 4, 6 to 12"."""
-    spans: list[list[int]] = []
-    for number in run.epochs:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
+    return spans(run.epochs)
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Return epochs, which ascend, as people count them: "1 to 4, 6 to 12"."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
         else:
-            spans.append([number, number])
-    texts = [str(first + 1) if first == last else f"{first + 1} to {last + 1}" for first, last in spans]
+            found.append([number, number])
+    texts = [str(first + 1) if first == last else f"{first + 1} to {last + 1}" for first, last in found]
     return ", ".join(texts if len(texts) <= 2 * MOST else [*texts[:MOST], "...", *texts[-MOST:]])

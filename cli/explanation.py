@@ -20,7 +20,7 @@ from ..storage.notes import Decided, note_to_json
 from ..storage.printable import printable
 from ..storage.run import Run, open_run
 from . import explaining, explaining_epoch, machine, screen
-from .account import Account, Best, Better, Epoch, Overfitting
+from .account import Account, AfterBest, Best, Better, Epoch, Overfitting
 from .explaining import Section
 
 _INDENT = "  "
@@ -68,6 +68,19 @@ class PassedOverJson(TypedDict):
     """What the monitor said; null: no note says."""
 
 
+class AfterBestJson(TypedDict):
+    """What became of a metric and its training metric since it was best."""
+
+    epoch: int
+    checks: int
+    """After that epoch."""
+    validation: list[float]
+    """Then, and at the last check."""
+    training: list[float]
+    overfits: bool
+    """Over all those checks, `overfit_window` of them or more, it worsened while its training metric improved."""
+
+
 class OverfittingJson(TypedDict):
     """How one monitor stands to training."""
 
@@ -83,6 +96,8 @@ class OverfittingJson(TypedDict):
     gap_now: float | str | None
     noted: bool
     """false: found now, in the history; no note says."""
+    after_best: AfterBestJson | None
+    """null: they were never logged together."""
 
 
 class EndJson(TypedDict):
@@ -276,6 +291,17 @@ def _overfitting_to_json(found: Overfitting) -> OverfittingJson:
         gap_then=None if then is None else float_to_json(then),
         gap_now=None if now is None else float_to_json(now),
         noted=found.noted,
+        after_best=None if found.after_best is None else _after_best_to_json(found.after_best),
+    )
+
+
+def _after_best_to_json(found: AfterBest) -> AfterBestJson:
+    return AfterBestJson(
+        epoch=found.epoch,
+        checks=found.checks,
+        validation=list(found.validation),
+        training=list(found.training),
+        overfits=found.overfits,
     )
 
 

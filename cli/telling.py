@@ -119,4 +119,8 @@ def _monitor(account: Account, monitor: str) -> Iterator[tuple[str, str]]:
         since = overfits.since
         gap = overfits.gaps[overfits.last]
         apart = f"{monitor} is {words.number(abs(gap))} {'worse' if gap >= 0 else 'better'} than in training"
-        yield "overfitting", f"{'no' if since is None else f'seen since epoch {since + 1}'}; {apart}"
+        after = overfits.after_best
+        seen = "not seen" if since is None else f"seen since epoch {since + 1}"
+        if after is not None and after.overfits:
+            seen = f"since the best, epoch {after.epoch + 1}"
+        yield "overfitting", f"{seen}; {apart}"

@@ -100,13 +100,14 @@ def test_the_story_of_a_run(keepbest, told):
         "as the policy saves every epoch and val_loss improved. It is kept as the best by val_loss."
     )
     overfitting = sentences(said, "Overfitting")
-    assert overfitting[0] == (
-        "It overfits, seen from epoch 9 on: val_loss gets worse while train_loss gets better, over the 5 checks up to "
-        "then."
-    )
-    assert overfitting[1] == (
-        "val_loss is 0.776667 worse than train_loss in epoch 12; in epoch 9 it was 0.478889 worse."
-    )
+    assert overfitting == [
+        (
+            "It overfits: since its best, in epoch 6, val_loss got worse (0.5 to 0.86) while train_loss got better "
+            "(0.166667 to 0.0833333), over 6 checks."
+        ),
+        "Over 5 checks at a time it was seen in epochs 9 to 12.",
+        "val_loss is 0.776667 worse than train_loss in epoch 12.",
+    ]
     assert sentences(said, "End")[0].startswith(
         "Patience ended it: val_loss did not improve for 6 checks since epoch 6. That was "
     )
@@ -120,9 +121,8 @@ def test_the_story_of_a_run(keepbest, told):
 def test_overfitting_is_told_with_the_checks_it_was_seen_over(keepbest, tmp_path):
     """The policy says how many; fewer see it sooner."""
     url = overfitted(str(tmp_path / "run"), overfit_window=3)
-    assert sentences(keepbest("explain", url), "Overfitting")[0] == (
-        "It overfits, seen from epoch 8 on: val_loss gets worse while train_loss gets better, over the 3 checks up to "
-        "then."
+    assert sentences(keepbest("explain", url), "Overfitting")[1] == (
+        "Over 3 checks at a time it was seen in epochs 8 to 12."
     )
 
 
@@ -437,7 +437,7 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         )
     url = journal(tmp_path, *entries)
     assert sentences(keepbest("explain", url), "Overfitting") == [
-        "Overfitting was seen in epochs 2 to 3. Since then val_loss did not get worse while train_loss got better.",
+        "Overfitting was seen in epochs 2 to 3. The last 5 checks show no such trend.",
         "val_loss is 0.1 worse than train_loss in epoch 4.",
     ]
 
@@ -451,7 +451,10 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         ),
         (
             [0.5, 0.3, 0.6, 0.2, 0.5, 0.3],
-            "No overfitting was seen: over no 5 checks did val_loss get worse while train_loss got better.",
+            (
+                "No overfitting was seen: over no 5 checks was there a clear trend of val_loss to the worse beside one of "
+                "train_loss to the better."
+            ),
         ),
     ],
 )
@@ -462,6 +465,33 @@ def test_no_overfitting_is_claimed_or_denied_without_a_trend(keepbest, tmp_path,
         for epoch in ckpt.epochs(len(validation)):
             ckpt.log(val_loss=validation[epoch], train_loss=1 / (epoch + 1))
     assert sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0] == sentence
+
+
+ZIGZAG = [1, 0.5, 0.6, 0.55, 0.65, 0.6, 0.7, 0.65, 0.75, 0.7, 0.8, 0.75, 0.85, 0.8]
+PLATEAU = [0.9, 0.7, 0.5, 0.56, 0.58, 0.54, 0.57, 0.55, 0.58, 0.53, 0.56, 0.57]
+
+
+@pytest.mark.parametrize(("validation", "overfits"), [(ZIGZAG, True), (PLATEAU, False)])
+def test_overfitting_is_judged_since_the_best(keepbest, tmp_path, validation, overfits):
+    """Curves that leap about show in no five checks what they show in all since the best; a plateau shows nothing."""
+    with Checkpointer(tmp_path / "run", CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(len(validation)):
+            ckpt.log(val_loss=validation[epoch], train_loss=1 / (epoch + 1))
+    said = sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0]
+    after = keepbest("explain", tmp_path / "run", "--json").json["overfitting"][0]["after_best"]
+    assert said.startswith("It overfits: since its best, in epoch 2," if overfits else "No overfitting was seen")
+    assert (after["overfits"], after["checks"]) == (overfits, len(validation) - 1 - validation.index(min(validation)))
+
+
+def test_overfitting_since_shortly_is_told_by_its_checks(keepbest, tmp_path):
+    """Where fewer checks than the monitor looks at came after the best, it is told with when it was seen."""
+    validation = [0.9, 0.5, 0.51, 0.52, 0.53, 0.54]
+    with Checkpointer(tmp_path / "run", CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(len(validation)):
+            ckpt.log(val_loss=validation[epoch], train_loss=1 / (epoch + 1))
+    assert sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0] == (
+        "It overfits, seen in epoch 6: val_loss gets worse while train_loss gets better, over the 5 checks up to then."
+    )
 
 
 def test_overfitting_needs_a_training_value(keepbest, tmp_path):
@@ -492,10 +522,13 @@ def test_a_run_without_notes(keepbest, tmp_path):
     assert sentences(said, "Training")[1].startswith("This run has no decision notes")
     assert sentences(said, "Best")[0] == "The best by val_loss (lower is better) is epoch 2: 0.5."
     assert "It is kept as the best by val_loss." in sentences(said, "Best")[2]
-    assert sentences(said, "Overfitting")[0] == (
-        "It overfits, seen from epoch 6 on (found now, in the history): val_loss gets worse while train_loss gets "
-        "better, over the 5 checks up to then."
-    )
+    assert sentences(said, "Overfitting")[:2] == [
+        (
+            "It overfits: since its best, in epoch 2, val_loss got worse (0.5 to 1) while train_loss got better (0.333333 "
+            "to 0.125), over 5 checks."
+        ),
+        "Over 5 checks at a time it was seen in epochs 6 to 7 (found now, in the history).",
+    ]
     assert sentences(said, "End") == ["Whether and why it ended is not known; the last row was logged 1 min ago."]
     assert keepbest("explain", url, "--json").json["notes"] is False
 

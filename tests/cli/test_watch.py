@@ -172,7 +172,7 @@ def test_a_terminal_is_drawn_again_and_again(training, columns):
     assert facts["epoch"] == "5 train_loss 0.2, val_loss 0.4"
     assert facts["best"] == "val_loss 0.4 in epoch 5 (lower is better)"
     assert facts["patience"] == "0 of 9 checks without improvement, val_loss"
-    assert facts["overfitting"] == "no; val_loss is 0.2 worse than in training"
+    assert facts["overfitting"] == "not seen; val_loss is 0.2 worse than in training"
     assert facts["last"].startswith("saved epoch-005_step-000005_")
     assert any(line.endswith("training ended. All epochs were done.") for line in shown)
     assert sum(line.startswith("state") for line in shown) == 1
