@@ -252,6 +252,7 @@ class MetricMonitor:
             gap=gap,
             overfitting=overfitting,
             unmet=unmet,
+            constrained=bool(self.where),
             reason=reason,
         )
 
@@ -312,8 +313,8 @@ class MetricMonitor:
         Patience and the other limits are this monitor's own, so a run that stopped may go on with more patience.
 
         Raises:
-            ConfigError: it is of another metric, direction or smoothing, so its best cannot be compared; or it is no
-                standing at all. Nothing changed.
+            ConfigError: it is of another metric, direction or smoothing, or of other constraints, so its best cannot
+                be compared; or it is no standing at all. Nothing changed.
         """
         before = Standing.from_json(standing)
         self._standing().check_continues(before)
@@ -346,6 +347,7 @@ class MetricMonitor:
             monitor=self.key,
             mode=self.mode,
             smoothing=None if self.smoothing is None else str(self.smoothing),
+            where=tuple(map(str, self.where)),
             best=self.best,
             best_epoch=self.best_epoch,
             best_step=self.best_step,

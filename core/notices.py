@@ -53,9 +53,8 @@ def warn_of_forsaken_bests(checkpoints: Sequence[CheckpointInfo], policy: Checkp
             continue
         warn_caller(
             f"the policy no longer monitors {metric}, so checkpoint {best.name}, the best by it ({score.value:.6g}), "
-            "is deleted as soon as nothing else keeps it. To keep it, monitor it as well, "
-            f"monitor={[*monitored, metric]}, or copy it out of the run first: keepbest export {url} {best.name} "
-            "FOLDER --all"
+            "is deleted as soon as nothing else keeps it. To keep it, copy it out of the run first: "
+            f"keepbest export {url} {best.name} FOLDER --all"
         )
 
 

@@ -21,6 +21,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     mode: str
     smoothing: str | None
     """As it is written in files: "ema:0.9"."""
+    where: tuple[str, ...] | None
+    """The constraints; None: an older version did not say."""
     best: float | None
     best_epoch: int | None
     """From 0."""
@@ -36,6 +38,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON: dicts, lists, strings, numbers, None."""
         return asdict(self) | {
+            "where": None if self.where is None else list(self.where),
             "smoothing_state": list(self.smoothing_state),
             "overfit_pairs": [list(pair) for pair in self.overfit_pairs],
         }
@@ -52,6 +55,7 @@ class Standing(Struct, frozen=True, kw_only=True):
                 monitor=standing["monitor"],
                 mode=standing["mode"],
                 smoothing=standing["smoothing"],
+                where=_optional(_texts, standing.get("where")),
                 best=_optional(float, standing["best"]),
                 best_epoch=_optional(int, standing["best_epoch"]),
                 best_step=_optional(int, standing["best_step"]),
@@ -69,11 +73,11 @@ class Standing(Struct, frozen=True, kw_only=True):
         """Check that judging may go on from `before`, whose best must be comparable with values to come.
 
         Raises:
-            ConfigError: it is of another metric, direction or smoothing.
+            ConfigError: it is of another metric, direction or smoothing, or under other constraints.
         """
-        for name in ("monitor", "mode", "smoothing"):
+        for name in ("monitor", "mode", "smoothing", "where"):
             then, now = getattr(before, name), getattr(self, name)
-            if then != now:
+            if then != now and not (name == "where" and then is None):
                 raise ConfigError(
                     f"cannot continue monitoring '{self.monitor}': it was judged with {name}={then!r} before, and now "
                     f"with {name}={now!r}, so its best cannot be compared. Keep the setting, or start a new run."
@@ -100,6 +104,10 @@ def rows_from_json(rows: Iterable[Any]) -> list[Row]:
         raise ConfigError(
             f"this is not the history of a monitor ({error!r}). Give what state_dict() of the monitor returned."
         ) from error
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(text) for text in value)
 
 
 def _optional(kind: Any, value: Any) -> Any:

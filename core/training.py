@@ -107,7 +107,10 @@ class Training:
         """Return what was logged at this very position; a checkpoint taken later must not be ranked by old values."""
         if self._current is not None and self._current[0] == self.position:
             return self._current[1], self._current[2]()
-        return {}, tuple(Score(monitor=monitor.key, mode=monitor.mode, value=None) for monitor in self.monitors)
+        return {}, tuple(
+            Score(monitor=monitor.key, mode=monitor.mode, value=None, constrained=bool(monitor.where))
+            for monitor in self.monitors
+        )
 
     @property
     def stopped(self) -> bool:

@@ -36,10 +36,13 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """Validation worsened while training improved, over the window."""
     unmet: tuple[str, ...]
     """The constraints that this check does not meet."""
+    constrained: bool
+    """There are constraints."""
     reason: str
     """One sentence saying why, for people."""
 
     @property
     def score(self) -> Score:
         """What a checkpoint saved now is ranked by."""
-        return Score(monitor=self.monitor, mode=self.mode, value=self.smoothed if self.eligible else None)
+        value = self.smoothed if self.eligible else None
+        return Score(monitor=self.monitor, mode=self.mode, value=value, constrained=self.constrained)

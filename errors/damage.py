@@ -10,7 +10,8 @@ class DamagedError(KeepbestError, ValueError):
 
     When: when it is read: nothing damaged is ever returned as if it were whole.
 
-    Do: Take another checkpoint; `keepbest verify` lists which are whole.
+    Do: Take another checkpoint; `keepbest verify` lists which are whole. A training goes back to one by
+    `ckpt.restore("best")`, or its number, before its loop.
     """
 
 
@@ -26,7 +27,7 @@ class DamagedManifestError(DamagedError):
         self.location, self.problem = location, problem
         super().__init__(
             f"the manifest {location} is damaged: {problem}. Other checkpoints of the run are not affected; "
-            "`keepbest verify` lists which are whole."
+            "`keepbest verify` lists which are whole, and ckpt.restore('best'), or a number, goes back to one of them."
         )
 
 
@@ -41,7 +42,10 @@ class DamagedFileError(DamagedError):
     def __init__(self, location: str, problem: str, *, tensor: str | None = None) -> None:
         self.location, self.problem, self.tensor = location, problem, tensor
         what = f"the tensor '{tensor}' in {location}" if tensor is not None else location
-        super().__init__(f"{what} is damaged: {problem}. Nothing was restored; load another checkpoint of the run.")
+        super().__init__(
+            f"{what} is damaged: {problem}. Nothing was restored; load another checkpoint of the "
+            "run, or go back to it: ckpt.restore('best'), or its number."
+        )
 
 
 class UnsupportedFormatError(DamagedError):

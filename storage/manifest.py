@@ -57,6 +57,8 @@ class Score(Struct, frozen=True, kw_only=True):
     """"min": lower is better."""
     value: JsonFloat | None
     """The (smoothed) value, or None when it must not rank: not finite, stale, absent, or outside a constraint."""
+    constrained: bool = False
+    """The monitor has constraints, so a value that it did not judge itself must not rank."""
 
     def __post_init__(self) -> None:
         read_floats(self, "value")
@@ -181,8 +183,8 @@ def todays_scores(checkpoints: Sequence[CheckpointInfo]) -> tuple[Score, ...]:
 def with_todays_scores(checkpoints: Sequence[CheckpointInfo]) -> list[CheckpointInfo]:
     """Return the records with a score for each of today's monitors, so that a change of monitor loses no best.
 
-    A checkpoint from before the change is ranked by the value that was logged with it, as it was; one without that
-    metric does not rank.
+    A checkpoint from before the change is ranked by the value that was logged with it, as it was. One without that
+    metric does not rank, nor does any where the monitor has constraints, which nobody judged then.
     """
     today = todays_scores(checkpoints)
     return [_scored(checkpoint, today) for checkpoint in checkpoints]
@@ -193,7 +195,7 @@ def _scored(checkpoint: CheckpointInfo, today: tuple[Score, ...]) -> CheckpointI
     added = tuple(
         Score(monitor=score.monitor, mode=score.mode, value=checkpoint.metrics[score.monitor])
         for score in today
-        if score.monitor not in own and score.monitor in checkpoint.metrics
+        if score.monitor not in own and score.monitor in checkpoint.metrics and not score.constrained
     )
     return replace(checkpoint, scores=checkpoint.scores + added) if added else checkpoint
 

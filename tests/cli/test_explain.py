@@ -452,8 +452,8 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         (
             [0.5, 0.3, 0.6, 0.2, 0.5, 0.3],
             (
-                "No overfitting was seen: over no 5 checks was there a clear trend of val_loss to the worse beside one of "
-                "train_loss to the better."
+                "No overfitting was seen: over no 5 checks was there a clear trend of val_loss to the worse beside one "
+                "of train_loss to the better."
             ),
         ),
     ],
@@ -524,8 +524,8 @@ def test_a_run_without_notes(keepbest, tmp_path):
     assert "It is kept as the best by val_loss." in sentences(said, "Best")[2]
     assert sentences(said, "Overfitting")[:2] == [
         (
-            "It overfits: since its best, in epoch 2, val_loss got worse (0.5 to 1) while train_loss got better (0.333333 "
-            "to 0.125), over 5 checks."
+            "It overfits: since its best, in epoch 2, val_loss got worse (0.5 to 1) while train_loss got better "
+            "(0.333333 to 0.125), over 5 checks."
         ),
         "Over 5 checks at a time it was seen in epochs 6 to 7 (found now, in the history).",
     ]

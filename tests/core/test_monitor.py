@@ -453,6 +453,7 @@ def test_the_standing_stays_small():
         ("mode", MetricMonitor("val_loss", "max")),
         ("monitor", MetricMonitor("val_mse")),
         ("smoothing", MetricMonitor("val_loss", smoothing="mean:3")),
+        ("where", MetricMonitor("val_loss", where="val_acc > 0.5")),
     ],
 )
 def test_a_best_that_cannot_be_compared_is_refused(name, other):
