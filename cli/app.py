@@ -31,7 +31,7 @@ VERBS = {
     "show": "Show everything about one checkpoint.",
     "explain": "Say what happened in a run, and why.",
     "diff": "Say which tensors changed between two checkpoints, and by how much.",
-    "verify": "Read every byte of a run and say which checkpoints are whole.",
+    "verify": "Read every byte of all checkpoints and say which are whole.",
     "sign": "Sign the checkpoints of a run, or one of them.",
     "export": "Copy the weights of a checkpoint out of its run, as plain files.",
     "convert": "Bring a checkpoint of others into a run, or give a checkpoint of a run back in their format.",

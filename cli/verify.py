@@ -68,7 +68,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     key: str | None,
     run_name: str | None,
 ) -> int:
-    """Read every byte of a run and say which checkpoints are whole.
+    """Read every byte of all checkpoints and say which are whole.
 
     CHECKPOINT is best, latest, a name or its unique beginning, or a sequence number; without it all are read. The exit
     code is 1 if anything is not as it was written; with --key, also if anything is not as the key's holder signed it.
