@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import msgspec
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
-from ..errors import PolicyError
+from ..errors import ConfigError, PolicyError
 from ..storage.manifest import CheckpointInfo
 from . import plan
+from .checks import shown
 from .direction import known_direction
 from .monitor import MetricMonitor
 from .policyfile import parse_file, parse_json
@@ -48,6 +49,8 @@ class CheckpointPolicy(MonitorSettings):
         Keeps the best 3 by val_loss, and the last one.
         Stops after 5 checks of val_loss without improvement.
     """
+
+    _FIRST: ClassVar = "monitor"
 
     monitor: Annotated[str | MonitorSpec | Sequence[str | MonitorSpec] | None, BeforeValidator(as_tuple)] = None
     """What is judged, the primary one first."""
@@ -134,9 +137,14 @@ class CheckpointPolicy(MonitorSettings):
 
         Raises:
             ConfigError: the file cannot be read, is of another kind, or needs PyYAML, which is not installed.
-            PolicyError: it holds no valid policy.
+            PolicyError, UnknownModeError, AmbiguousModeError: it holds no valid policy; the text names the file.
         """
-        return cls(**parse_file(path))
+        fields = parse_file(path)
+        try:
+            return cls(**fields)
+        except ConfigError as error:
+            error.args = (f"{os.fspath(path)}: {error}",)
+            raise
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -258,7 +266,7 @@ def checked_policy(given: CheckpointPolicy | Mapping[str, Any]) -> CheckpointPol
         return given
     if not isinstance(given, Mapping):
         raise PolicyError(
-            f"a policy is CheckpointPolicy(monitor='val_loss', …), or its fields in a dict, not {given!r:.60}."
+            f"a policy is CheckpointPolicy(monitor='val_loss', …), or its fields in a dict, not {shown(given)}."
         )
     return CheckpointPolicy(**given)
 

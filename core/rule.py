@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -10,6 +9,10 @@ from msgspec import Struct, StructMeta
 from msgspec.structs import force_setattr
 
 from ..errors import ConfigError, PolicyError, did_you_mean
+from .checks import shown
+
+_DEEPEST = 50
+"""Of rules within rules. Python could go on to about 150 before it can write them down no more."""
 
 
 class _Named(StructMeta):
@@ -26,6 +29,8 @@ class _Named(StructMeta):
                 raise PolicyError(f"{cls.__name__} got {field} twice.")
         try:
             return super().__call__(*values, **fields)
+        except RecursionError:
+            raise PolicyError(f"{cls.__name__}: it refers to itself, or is nested too deeply.") from None
         except TypeError as error:
             raise PolicyError(f"{cls.__name__}: {error}.") from None
 
@@ -49,7 +54,8 @@ class Rule(Struct, metaclass=_Named, frozen=True, tag_field="kind"):
         try:
             self._check()
         except ConfigError as error:
-            raise PolicyError(f"{type(self).__name__}: {error}") from None
+            name = f"{type(self).__name__}: "
+            raise PolicyError(f"{'' if str(error).startswith(name) else name}{error}") from None
 
     def _set(self, field: str, value: object) -> None:
         """Set a field while the rule is being made."""
@@ -72,12 +78,12 @@ def rule_of(field: str, value: object, kinds: Any) -> Any:
     if isinstance(value, kinds):
         return value
     if not isinstance(value, Mapping) or "kind" not in value:
-        raise ConfigError(f"{field} must be a rule, or its fields with its kind (got {reprlib.repr(value):.60}).")
+        raise ConfigError(f"{field} must be a rule, or its fields with its kind (got {shown(value)}).")
     kind = value["kind"]
     if not isinstance(kind, str) or kind not in named:
         only = ", ".join(map(repr, named))
         hint = did_you_mean(kind, named) if isinstance(kind, str) else ""
-        raise ConfigError(f"{field} has no kind {kind!r:.60}, only {only}.{hint}")
+        raise ConfigError(f"{field} has no kind {shown(kind)}, only {only}.{hint}")
     return named[kind](**{name: held for name, held in value.items() if name != "kind"})
 
 
@@ -85,9 +91,17 @@ def rules_of(value: object, kinds: Any) -> tuple[Any, ...]:
     """Return several.
 
     Raises:
-        ConfigError: they are no list of rules, or there is none.
+        ConfigError: they are no list of rules, there is none, or they are nested more than 50 deep.
         PolicyError: a field of one is wrong.
     """
     if not isinstance(value, list | tuple) or not value:
-        raise ConfigError(f"rules must be a list of at least 1 rule (got {reprlib.repr(value):.60}).")
-    return tuple(rule_of("each of rules", each, kinds) for each in value)
+        raise ConfigError(f"rules must be a list of at least 1 rule (got {shown(value)}).")
+    rules = tuple(rule_of("each of rules", each, kinds) for each in value)
+    if max(map(_depth, rules)) >= _DEEPEST:
+        raise ConfigError(f"rules are nested too deeply ({_DEEPEST} at most): one list of them all says the same.")
+    return rules
+
+
+def _depth(rule: Rule) -> int:
+    """Return how many rules are nested in one another, the innermost too."""
+    return 1 + max(map(_depth, getattr(rule, "rules", ())), default=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
@@ -21,6 +21,8 @@ def _texts(value: Any) -> Any:
 
 class MonitorSettings(Setting):
     """How a metric is judged. The fields mean what the arguments of `MetricMonitor` of the same names mean."""
+
+    _FIRST: ClassVar = "mode"
 
     mode: str = "auto"
     min_delta: Number | str = 0.0
@@ -57,6 +59,8 @@ class MonitorSpec(MonitorSettings):
         >>> MonitorSpec(key="val_f1", min_delta="1%").monitor_for("val_f1").mode
         'max'
     """
+
+    _FIRST: ClassVar = "key"
 
     key: str
     """The metric's name, as it is logged."""

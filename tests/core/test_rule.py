@@ -5,12 +5,26 @@ from __future__ import annotations
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 from keepbest import CheckpointPolicy
 from keepbest.core.retention import KeepAnyOf, KeepBest, KeepBytes, KeepEveryNEpochs, KeepLast
 from keepbest.core.when import AnyOf, AtEnd, EveryNEpochs, EveryNSeconds, EveryNSteps
 from keepbest.errors import PolicyError
+
+
+def nested(depth):
+    """Return so many rules, each but the innermost an AnyOf of the next."""
+    return AnyOf([nested(depth - 1)]) if depth > 1 else AtEnd()
+
+
+def as_fields(depth):
+    """Return the same as fields in dicts."""
+    rule = {"kind": "at_end"}
+    for _ in range(depth - 1):
+        rule = {"kind": "any_of", "rules": [rule]}
+    return rule
 
 
 @pytest.mark.parametrize(
@@ -25,6 +39,16 @@ from keepbest.errors import PolicyError
         (lambda: KeepLast("3"), "n must be a whole number, 1 or more, not '3'"),
         (lambda: EveryNSeconds(0), "seconds must be greater than 0, not 0"),
         (lambda: EveryNSeconds(float("nan")), "seconds must be a finite number"),
+        (lambda: EveryNSeconds(10**400), "seconds must be a finite number, not 1000"),
+        (lambda: EveryNSeconds(10**5000), "not a value of type int that is too long to show"),
+        (lambda: KeepBest(10**5000), "at most 2**53, not a value of type int that is too long to show"),
+        (lambda: KeepBest(np.bool_(1)), "n must be a whole number"),
+        (lambda: KeepBest(np.array(3)), "n must be a whole number"),
+        (lambda: CheckpointPolicy(keep=[10**5000]), "too long to show"),
+        (lambda: nested(51), "AnyOf: rules are nested too deeply (50 at most)"),
+        (lambda: CheckpointPolicy(when=as_fields(51)), "AnyOf: rules are nested too deeply"),
+        (lambda: CheckpointPolicy(when=as_fields(10_000)), "nested too deeply"),
+        (lambda: AnyOf([as_fields(10_000)]), "AnyOf: it refers to itself, or is nested too deeply"),
         (lambda: AnyOf([]), "a list of at least 1 rule"),
         (lambda: AnyOf(EveryNSteps(3)), "a list of at least 1 rule"),
         (lambda: AnyOf([EveryNSteps(3), KeepLast()]), "each of rules must be a rule, or its fields with its kind"),
@@ -55,6 +79,31 @@ def test_a_rule_may_be_made_of_the_fields_of_others():
     mixed = AnyOf([{"kind": "every_n_steps", "n": 10}, AtEnd(), {"kind": "any_of", "rules": [EveryNEpochs(2)]}])
     assert mixed == AnyOf((EveryNSteps(10), AtEnd(), AnyOf([EveryNEpochs(2)])))
     assert [rule.kind for rule in mixed.rules] == ["every_n_steps", "at_end", "any_of"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "plain"),
+    [
+        (EveryNSeconds(np.float64(2.5)), EveryNSeconds(2.5)),
+        (EveryNSeconds(np.float32(2.5)), EveryNSeconds(2.5)),
+        (EveryNSeconds(np.int64(2)), EveryNSeconds(2.0)),
+        (EveryNSteps(np.int64(7)), EveryNSteps(7)),
+        (KeepBest(np.uint8(7), np.str_("loss")), KeepBest(7, "loss")),
+        (KeepBytes(np.int64(7), KeepLast(np.int32(2))), KeepBytes(7, KeepLast(2))),
+    ],
+)
+def test_numbers_of_numpy_become_plain_ones(rule, plain):
+    """A number that NumPy worked out does what the plain one does, and can be written down."""
+    field = "keep" if isinstance(rule, KeepBest | KeepBytes) else "when"
+    policy = CheckpointPolicy(monitor="loss", **{field: rule})
+    assert repr(rule) == repr(plain)
+    assert CheckpointPolicy.from_json(policy.to_json()) == policy
+
+
+def test_rules_within_rules_can_be_written_down_to_the_deepest():
+    """What is not refused for being nested too deeply works in every way."""
+    policy = CheckpointPolicy(when=nested(50))
+    assert CheckpointPolicy.from_json(policy.to_json()) == policy == CheckpointPolicy(when=as_fields(50))
 
 
 def test_a_rule_can_be_copied_and_pickled():
