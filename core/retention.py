@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -45,6 +46,8 @@ def retain(checkpoints: Sequence[CheckpointInfo], rule: KeepRule) -> RetentionPl
 
 class _KeepRule(Rule, frozen=True):
     """What every rule of retention can say."""
+
+    says: ClassVar[str] = "what to keep"
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the checkpoints that this rule wants to stay."""
