@@ -20,7 +20,7 @@ from .monitor import MetricMonitor
 from .policyfile import parse_file, parse_json
 from .retention import KeepBest, KeepRule, RetentionPlan, retain, simple_keep_rules
 from .rule import rule_of
-from .setting import Count, Seconds, as_tuple
+from .setting import Count, Seconds, Whole, as_tuple
 from .spec import MonitorSettings, MonitorSpec
 from .when import Facts, OnImprovement, SimpleWhenRule, WhenRule
 
@@ -67,7 +67,7 @@ class CheckpointPolicy(MonitorSettings):
     when: Annotated[WhenRule | None, _rule("when", WhenRule), _AS_FIELDS] = None
     """A rule of `core/when.py` in place of the seven fields above."""
 
-    keep_best: Annotated[int, Field(ge=0, strict=True)] = 1
+    keep_best: Annotated[Whole, Field(ge=0)] = 1
     """How many by each monitor; 0 keeps none for being the best, and is the default without a monitor."""
     keep_last: Count = 1
     """How many complete ones."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigError, KeepbestError, PolicyError, did_you_mean
 from .checks import shown
 
-Count = Annotated[int, Field(gt=0, strict=True)]
+
+def as_int(value: Any) -> Any:
+    """Return a whole number of another type, NumPy's for one, as an int; anything else, a bool too, as it is."""
+    return operator.index(value) if not isinstance(value, bool) and isinstance(value, Integral) else value
+
+
+Whole = Annotated[int, BeforeValidator(as_int), Field(strict=True)]
+"""A whole number. True is not one."""
+Count = Annotated[int, BeforeValidator(as_int), Field(gt=0, strict=True)]
 """A whole number, 1 or more. True is not one."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 """A finite time above 0."""

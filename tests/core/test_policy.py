@@ -7,6 +7,7 @@ import json
 import tomllib
 import weakref
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -336,6 +337,16 @@ def test_a_policy_made_in_another_way_than_by_its_fields_is_refused_in_our_words
         make()
     assert type(caught.value) is error
     assert says in str(caught.value)
+
+
+def test_whole_numbers_of_numpy_become_plain_ones():
+    """A number that NumPy worked out does what the plain one does; NumPy's True is no number."""
+    fields = {"every_n_steps": 7, "keep_best": 2, "patience": 3, "reduce": 0, "keep_max_bytes": 10**9}
+    policy = CheckpointPolicy(monitor="loss", **{name: np.int64(number) for name, number in fields.items()})
+    assert policy == CheckpointPolicy(monitor="loss", **fields)
+    assert all(type(getattr(policy, name)) is int for name in fields)
+    with pytest.raises(PolicyError, match="keep_last must be"):
+        CheckpointPolicy(keep_last=np.bool_(1))
 
 
 @settings(deadline=None, max_examples=300)
