@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
+import reprlib
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from ..errors import ConfigError, did_you_mean
@@ -12,26 +16,40 @@ _MOST = 2**53
 """Of epochs, checks or values: more than a float counts, or a deque holds, is no setting but a mistake."""
 
 
+def shown(value: object) -> str:
+    """Return a value in words, whatever it is, and without unfolding what YAML can let refer to one list often."""
+    try:
+        return f"{reprlib.repr(value) if isinstance(value, list | dict | tuple | set) else repr(value):.60}"
+    except (ValueError, RecursionError):  # Python shows no int of more than 4,300 digits, and nothing too deep
+        return f"a value of type {type(value).__name__} that is too long to show"
+
+
 def check_key(key: object) -> str:
-    """Return the name of a metric, which is not empty."""
+    """Return the name of a metric, which is not empty, as a plain string."""
     if isinstance(key, str) and key.strip():
-        return key
-    raise ConfigError(f"a monitor needs the name of a metric, not {key!r}.")
+        return str.__str__(key)
+    raise ConfigError(f"a monitor needs the name of a metric, not {shown(key)}.")
 
 
 def check_whole(name: str, number: object, *, least: int) -> int:
-    """Return a whole number that is `least` or more, and no more than anything counts; True is none."""
-    if isinstance(number, int) and not isinstance(number, bool) and least <= number <= _MOST:
-        return number
+    """Return a whole number that is `least` or more, and no more than anything counts, as an int; True is none."""
+    if not isinstance(number, bool) and isinstance(number, Integral):
+        plain = operator.index(number)
+        if least <= plain <= _MOST:
+            return plain
     most = "" if not isinstance(number, int) or number <= _MOST else " and at most 2**53"
-    raise ConfigError(f"{name} must be a whole number, {least} or more{most}, not {number!r:.60}.")
+    raise ConfigError(f"{name} must be a whole number, {least} or more{most}, not {shown(number)}.")
 
 
 def check_finite(name: str, number: object) -> float:
     """Return a finite number as a float."""
-    if isinstance(number, float | int) and not isinstance(number, bool) and number - number == 0:
-        return float(number)
-    raise ConfigError(f"{name} must be a finite number, not {number!r}.")
+    try:
+        plain = float(number) if not isinstance(number, bool) and isinstance(number, Real) else math.nan
+    except OverflowError:  # an int that no float holds
+        plain = math.inf
+    if math.isfinite(plain):
+        return plain
+    raise ConfigError(f"{name} must be a finite number, not {shown(number)}.")
 
 
 def check_positive(name: str, number: object) -> float:
@@ -39,7 +57,7 @@ def check_positive(name: str, number: object) -> float:
     checked = check_finite(name, number)
     if checked > 0:
         return checked
-    raise ConfigError(f"{name} must be greater than 0, not {number!r}.")
+    raise ConfigError(f"{name} must be greater than 0, not {shown(number)}.")
 
 
 def check_min_delta(min_delta: float | str) -> tuple[float, float]:
@@ -52,7 +70,7 @@ def check_min_delta(min_delta: float | str) -> tuple[float, float]:
     if not 0 <= delta < float("inf"):
         raise ConfigError(
             "min_delta is how much better a value must be, whichever way is better: 0 or more, a number such as 0.01 "
-            f"or a share of the best such as '1%', not {min_delta!r}."
+            f"or a share of the best such as '1%', not {shown(min_delta)}."
         )
     return (0.0, delta / 100) if text else (delta, 0.0)
 

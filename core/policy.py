@@ -11,15 +11,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import msgspec
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
-from ..errors import PolicyError
+from ..errors import ConfigError, PolicyError
 from ..storage.manifest import CheckpointInfo
 from . import plan
+from .checks import shown
 from .direction import known_direction
 from .monitor import MetricMonitor
 from .policyfile import parse_file, parse_json
 from .retention import KeepBest, KeepRule, RetentionPlan, retain, simple_keep_rules
 from .rule import rule_of
-from .setting import Count, Seconds, as_tuple
+from .setting import Count, Seconds, Whole, as_tuple
 from .spec import MonitorSettings, MonitorSpec
 from .when import Facts, OnImprovement, SimpleWhenRule, WhenRule
 
@@ -49,6 +50,8 @@ class CheckpointPolicy(MonitorSettings):
         Stops after 5 checks of val_loss without improvement.
     """
 
+    _FIRST: ClassVar = "monitor"
+
     monitor: Annotated[str | MonitorSpec | Sequence[str | MonitorSpec] | None, BeforeValidator(as_tuple)] = None
     """What is judged, the primary one first."""
 
@@ -64,7 +67,7 @@ class CheckpointPolicy(MonitorSettings):
     when: Annotated[WhenRule | None, _rule("when", WhenRule), _AS_FIELDS] = None
     """A rule of `core/when.py` in place of the seven fields above."""
 
-    keep_best: Annotated[int, Field(ge=0, strict=True)] = 1
+    keep_best: Annotated[Whole, Field(ge=0)] = 1
     """How many by each monitor; 0 keeps none for being the best, and is the default without a monitor."""
     keep_last: Count = 1
     """How many complete ones."""
@@ -134,9 +137,14 @@ class CheckpointPolicy(MonitorSettings):
 
         Raises:
             ConfigError: the file cannot be read, is of another kind, or needs PyYAML, which is not installed.
-            PolicyError: it holds no valid policy.
+            PolicyError, UnknownModeError, AmbiguousModeError: it holds no valid policy; the text names the file.
         """
-        return cls(**parse_file(path))
+        fields = parse_file(path)
+        try:
+            return cls(**fields)
+        except ConfigError as error:
+            error.args = (f"{os.fspath(path)}: {error}",)
+            raise
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -258,7 +266,7 @@ def checked_policy(given: CheckpointPolicy | Mapping[str, Any]) -> CheckpointPol
         return given
     if not isinstance(given, Mapping):
         raise PolicyError(
-            f"a policy is CheckpointPolicy(monitor='val_loss', …), or its fields in a dict, not {given!r:.60}."
+            f"a policy is CheckpointPolicy(monitor='val_loss', …), or its fields in a dict, not {shown(given)}."
         )
     return CheckpointPolicy(**given)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, PolicyError
+from .checks import shown
 
 
 def parse_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -18,7 +19,10 @@ def parse_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: the file cannot be read, is of another kind, or needs PyYAML, which is not installed.
         PolicyError: it is not valid JSON, YAML or TOML, or holds no fields.
     """
-    file = Path(path)
+    try:
+        file = Path(path)
+    except TypeError:
+        raise ConfigError(f"a policy file is given by its path, 'policy.toml', not {shown(path)}.") from None
     kind = file.suffix.lower()
     if kind not in (".json", ".yaml", ".yml", ".toml"):
         raise ConfigError(f"{file} is no policy file: its name must end in .json, .yaml, .yml or .toml.")
@@ -28,6 +32,8 @@ def parse_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"cannot read the policy file {file}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise PolicyError(f"{file} is not text in UTF-8: {error}.") from error
+    except ValueError as error:  # a zero byte in the path
+        raise ConfigError(f"{str(file)!r} is no path of a policy file: {error}.") from error
     if kind == ".json":
         return parse_json(text, str(file))
     return _parse_toml(text, str(file)) if kind == ".toml" else _parse_yaml(text, str(file))
@@ -39,6 +45,8 @@ def parse_json(text: str | bytes, what: str = "this policy") -> dict[str, Any]:
     Raises:
         PolicyError: it is not JSON, or no object.
     """
+    if not isinstance(text, str | bytes | bytearray):
+        raise PolicyError(f'{what} must be a text in JSON, \'{{"monitor": "val_loss"}}\', not {shown(text)}.')
     try:
         return _fields(json.loads(text), what)
     except PolicyError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -46,6 +47,8 @@ def retain(checkpoints: Sequence[CheckpointInfo], rule: KeepRule) -> RetentionPl
 class _KeepRule(Rule, frozen=True):
     """What every rule of retention can say."""
 
+    says: ClassVar[str] = "what to keep"
+
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the checkpoints that this rule wants to stay."""
         raise NotImplementedError
@@ -66,9 +69,9 @@ class KeepBest(_KeepRule, frozen=True, tag="best"):
     """None: the primary one."""
 
     def _check(self) -> None:
-        check_whole("n", self.n, least=1)
+        self._set("n", check_whole("n", self.n, least=1))
         if self.monitor is not None:
-            check_key(self.monitor)
+            self._set("monitor", check_key(self.monitor))
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the best n."""
@@ -98,7 +101,7 @@ class KeepLast(_KeepRule, frozen=True, tag="last"):
     n: int = 1
 
     def _check(self) -> None:
-        check_whole("n", self.n, least=1)
+        self._set("n", check_whole("n", self.n, least=1))
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the newest n that are complete."""
@@ -114,7 +117,7 @@ class KeepEveryNEpochs(_KeepRule, frozen=True, tag="every_n_epochs"):
     n: int
 
     def _check(self) -> None:
-        check_whole("n", self.n, least=1)
+        self._set("n", check_whole("n", self.n, least=1))
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the milestones."""
@@ -135,7 +138,7 @@ class KeepEveryNSteps(_KeepRule, frozen=True, tag="every_n_steps"):
     n: int
 
     def _check(self) -> None:
-        check_whole("n", self.n, least=1)
+        self._set("n", check_whole("n", self.n, least=1))
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:
         """Return the sequences of the milestones."""
@@ -204,7 +207,7 @@ class KeepBytes(_KeepRule, frozen=True, tag="bytes"):
     rule: UncappedKeepRule
 
     def _check(self) -> None:
-        check_whole("limit", self.limit, least=1)
+        self._set("limit", check_whole("limit", self.limit, least=1))
         self._set("rule", rule_of("rule", self.rule, UncappedKeepRule))
 
     def keeps(self, checkpoints: Sequence[CheckpointInfo]) -> set[int]:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import copy
-import reprlib
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+import operator
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigError, KeepbestError, PolicyError, did_you_mean
+from .checks import shown
 
-Count = Annotated[int, Field(gt=0, strict=True)]
+
+def as_int(value: Any) -> Any:
+    """Return a whole number of another type, NumPy's for one, as an int; anything else, a bool too, as it is."""
+    return operator.index(value) if not isinstance(value, bool) and isinstance(value, Integral) else value
+
+
+Whole = Annotated[int, BeforeValidator(as_int), Field(strict=True)]
+"""A whole number. True is not one."""
+Count = Annotated[int, BeforeValidator(as_int), Field(gt=0, strict=True)]
 """A whole number, 1 or more. True is not one."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 """A finite time above 0."""
@@ -31,26 +41,66 @@ class Setting(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    _FIRST: ClassVar[str]
+    """The field that comes to mind first."""
+
+    def __new__(cls, /, *values: object, **_data: object) -> Self:
+        """Refuse values without names, which `__init__` would answer with Python's own words."""
+        if values:
+            value = shown(values[0]) if isinstance(values[0], str) else "…"
+            raise PolicyError(
+                f"{cls.__name__} takes its fields by name: {cls.__name__}({cls._FIRST}={value}), or **fields."
+            )
+        return super().__new__(cls)
+
     def __init__(self, /, **data: Any) -> None:
-        found: KeepbestError | None = None
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            found = _readable(error, type(self))
-        except UnicodeEncodeError as error:  # of half a surrogate pair, pydantic can make no message
-            raise PolicyError(f"{type(self).__name__}: what it holds cannot be written as text: {error}.") from error
-        except RecursionError as error:
-            raise PolicyError(f"{type(self).__name__}: it refers to itself, or is nested too deeply.") from error
-        except TypeError as error:
-            # A dictionary in place of a nested setting, with keys that are not words.
-            raise PolicyError(f"{type(self).__name__}: the name of a field must be a word ({error}).") from error
-        if found is not None:  # raised here, it does not hold pydantic's, which may hold it: Python sees no such circle
-            raise found.with_traceback(None)
+        _checked(type(self), super().__init__, **data)
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Return the setting that `obj` holds: one, or its fields in a dict. `options` are pydantic's."""
+        return cast("Self", _checked(cls, super().model_validate, obj, **options))
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Return the setting whose fields a JSON text holds. `options` are pydantic's."""
+        return cast("Self", _checked(cls, super().model_validate_json, json_data, **options))
+
+    if not TYPE_CHECKING:  # with these in sight, a checker would believe that any field can be set
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise _unchanging(self, name)
+
+        def __delattr__(self, name: str) -> None:
+            raise _unchanging(self, name)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with the fields in `update` replaced, checked as any other."""
         fields = {name: getattr(self, name) for name in self.model_fields_set} | dict(update or {})
         return type(self)(**(copy.deepcopy(fields) if deep else fields))
+
+
+def _unchanging(setting: Setting, name: str) -> PolicyError:
+    """Return the error of who sets or deletes a field."""
+    kind = type(setting).__name__
+    return PolicyError(f"a {kind} does not change: make another one, by model_copy(update={{'{name}': …}}).")
+
+
+def _checked(kind: type[BaseModel], make: Callable[..., Any], /, *values: Any, **data: Any) -> Any:
+    """Return what `make` does, whose mistakes read as ours."""
+    try:
+        return make(*values, **data)
+    except ValidationError as error:
+        found = _readable(error, kind)
+    except UnicodeEncodeError as error:  # of half a surrogate pair, pydantic can make no message
+        raise PolicyError(f"{kind.__name__}: what it holds cannot be written as text: {error}.") from error
+    except RecursionError as error:
+        raise PolicyError(f"{kind.__name__}: it refers to itself, or is nested too deeply.") from error
+    except TypeError as error:
+        # A dictionary in place of a nested setting, with keys that are not words.
+        raise PolicyError(f"{kind.__name__}: the name of a field must be a word ({error}).") from error
+    # Raised here, it does not hold pydantic's, which may hold it: Python sees no such circle.
+    raise found.with_traceback(None)
 
 
 def _readable(error: ValidationError, kind: type[BaseModel]) -> KeepbestError:
@@ -75,10 +125,4 @@ def _sentence(field: str, problems: list[Any], kind: type[BaseModel]) -> str:
         return f"{field} is missing"
     wanted = dict.fromkeys(problem["msg"].replace("Input should be ", "", 1) for problem in problems)
     verb = " must be" if first["msg"].startswith("Input should be ") else ":"
-    return f"{field}{verb} {' or '.join(wanted)} (got {_got(first['input'])})"
-
-
-def _got(value: object) -> str:
-    """Return a value in words, without unfolding what refers to one list a thousand times, as YAML can."""
-    plain = not isinstance(value, list | dict | tuple | set)
-    return f"{value!r:.60}" if plain else f"{reprlib.repr(value):.60}"
+    return f"{field}{verb} {' or '.join(wanted)} (got {shown(first['input'])})"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from .monitor import MetricMonitor
-from .setting import Setting, as_tuple
+from .setting import Setting, Whole, as_tuple
 from .smoothing import Smoothing, parse_smoothing
 
-StrictInt = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 
 
@@ -22,14 +21,16 @@ def _texts(value: Any) -> Any:
 class MonitorSettings(Setting):
     """How a metric is judged. The fields mean what the arguments of `MetricMonitor` of the same names mean."""
 
+    _FIRST: ClassVar = "mode"
+
     mode: str = "auto"
     min_delta: Number | str = 0.0
-    patience: StrictInt | None = None
+    patience: Whole | None = None
     """Checks."""
     baseline: Number | None = None
-    start_epoch: StrictInt = 0
+    start_epoch: Whole = 0
     """From 0."""
-    every: StrictInt = 1
+    every: Whole = 1
     """Epochs."""
     smoothing: Annotated[
         Smoothing | str | None,
@@ -37,12 +38,12 @@ class MonitorSettings(Setting):
         PlainSerializer(lambda value: value and str(value), return_type=str | None),
     ] = None
     on_nonfinite: str = "warn"
-    nonfinite_limit: StrictInt | None = None
-    reduce: Literal["mean", "min", "max"] | StrictInt | None = None
+    nonfinite_limit: Whole | None = None
+    reduce: Literal["mean", "min", "max"] | Whole | None = None
     where: Annotated[str | Sequence[str], BeforeValidator(_texts)] = ()
-    overfit_window: StrictInt = 5
+    overfit_window: Whole = 5
     """Checks."""
-    max_age: StrictInt = 0
+    max_age: Whole = 0
     """Steps."""
 
     def monitor_for(self, key: str) -> MetricMonitor:
@@ -57,6 +58,8 @@ class MonitorSpec(MonitorSettings):
         >>> MonitorSpec(key="val_f1", min_delta="1%").monitor_for("val_f1").mode
         'max'
     """
+
+    _FIRST: ClassVar = "key"
 
     key: str
     """The metric's name, as it is logged."""

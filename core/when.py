@@ -56,7 +56,7 @@ class EveryNEpochs(Rule, frozen=True, tag="every_n_epochs"):
     n: int
 
     def _check(self) -> None:
-        check_whole("n", self.n, least=1)
+        self._set("n", check_whole("n", self.n, least=1))
 
     def reason(self, facts: Facts) -> str | None:
         """Return "epoch" if a save is due, else None."""
@@ -74,7 +74,7 @@ class EveryNSteps(Rule, frozen=True, tag="every_n_steps"):
     n: int
 
     def _check(self) -> None:
-        check_whole("n", self.n, least=1)
+        self._set("n", check_whole("n", self.n, least=1))
 
     def reason(self, facts: Facts) -> str | None:
         """Return "step" if a save is due, else None."""
@@ -93,7 +93,7 @@ class EveryNSeconds(Rule, frozen=True, tag="every_n_seconds"):
     seconds: float
 
     def _check(self) -> None:
-        check_positive("seconds", self.seconds)
+        self._set("seconds", check_positive("seconds", self.seconds))
 
     def reason(self, facts: Facts) -> str | None:
         """Return "time" if a save is due, else None."""

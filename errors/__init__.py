@@ -13,6 +13,7 @@
     │   ├── MetricValueError (TypeError)        a string, a vector without a reduction, …
     │   ├── NonFiniteMetricError                NaN or infinity where the policy says raise
     │   └── PlaceholderError (KeyError)         a file's name asks for a metric that was not logged
+    ├── UnknownMetricError (KeyError)           a history is asked for a metric that it has not
     ├── StateError                              state that cannot be captured or restored
     │   ├── UnsupportedStateError (TypeError)   neither tensor nor plain data, at a named path
     │   ├── StateMismatchError (ValueError)     shapes, dtypes or keys differ; nothing was restored
@@ -55,7 +56,14 @@ from __future__ import annotations
 from .base import KeepbestError, did_you_mean
 from .damage import DamagedError, DamagedFileError, DamagedManifestError, UnsupportedFormatError, UntrustedError
 from .foreign import ForeignFileError
-from .metrics import MetricError, MetricValueError, MissingMetricError, NonFiniteMetricError, PlaceholderError
+from .metrics import (
+    MetricError,
+    MetricValueError,
+    MissingMetricError,
+    NonFiniteMetricError,
+    PlaceholderError,
+    UnknownMetricError,
+)
 from .runs import (
     AmbiguousNameError,
     CheckpointNotFoundError,
@@ -127,6 +135,7 @@ __all__ = [
     "StoragePermissionError",
     "TornStateError",
     "UnexpectedAnswerError",
+    "UnknownMetricError",
     "UnknownModeError",
     "UnreachableError",
     "UnsupportedFormatError",

@@ -1,4 +1,4 @@
-"""Metrics: a value that was logged cannot be judged."""
+"""Metrics: a value that was logged cannot be judged, or none was logged."""
 
 from __future__ import annotations
 
@@ -81,4 +81,20 @@ class PlaceholderError(MetricError, KeyError):
         super().__init__(
             f"Failed to format this callback filepath: \"{filepath}\". Reason: '{placeholder}' was not logged. "
             f"Logged: {listed(self.logged)}.{did_you_mean(placeholder, self.logged)}"
+        )
+
+
+class UnknownMetricError(KeepbestError, KeyError):
+    """A history has no such metric.
+
+    When: at `history[…]`, `history.epochs[…]` and `history.steps[…]`; `in` and `get()` answer as those of a dict.
+
+    Do: Correct the name. What was logged for single steps alone is in `steps_log`.
+    """
+
+    def __init__(self, metric: object, known: Iterable[str]) -> None:
+        self.metric, self.known = metric, tuple(known)
+        super().__init__(
+            f"the history has no metric {metric!r}. Logged at the ends of epochs: {listed(self.known)}."
+            f"{did_you_mean(str(metric), self.known)} What was logged for single steps alone is in steps_log."
         )

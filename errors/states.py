@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
+from numbers import Integral, Real
 
 from .base import KeepbestError
 
@@ -21,16 +23,36 @@ class UnsupportedStateError(StateError, TypeError):
 
     When: when a Checkpointer is made, or at its first save. Nothing is ever pickled instead.
 
-    Do: Give the object `state_dict()` and `load_state_dict(state)`, or leave the value out of the state.
+    Do: Give the object `state_dict()` and `load_state_dict(state)`, or leave the value out of the state. A number or a
+    string of another type, NumPy's or an enum's, becomes a plain one by `int(…)`, `float(…)`, `str(…)` or `.value`.
     """
 
-    def __init__(self, path: str, value: object, *, why: str | None = None) -> None:
+    def __init__(self, path: str, value: object, *, why: str | None = None, instead: str | None = None) -> None:
         self.path, self.kind = path, f"{type(value).__module__}.{type(value).__qualname__}"
+        remedy = _plain(value) or instead or _REMEDY
         super().__init__(
-            f"cannot save {path}: a {self.kind} {why or 'is neither a tensor nor plain data'}. Give it state_dict() "
-            "and load_state_dict(state) that return and take tensors and plain values, or leave it out of the state. "
+            f"cannot save {path}: a {self.kind} {why or 'is neither a tensor nor plain data'}. {remedy} "
             "(keepbest never pickles: loading a checkpoint must not run code.)"
         )
+
+
+_REMEDY = (
+    "Give it state_dict() and load_state_dict(state) that return and take tensors and plain values, or leave it out of "
+    "the state."
+)
+
+
+def _plain(value: object) -> str | None:
+    """Return how a number or a string of another type becomes a plain one; None for anything else."""
+    if isinstance(value, Enum):
+        return "Save its .value instead."
+    made = next((make for make, kind in _PLAIN.items() if isinstance(value, kind)), None)
+    if made is None and (type(value).__module__, type(value).__name__) in (("numpy", "bool"), ("numpy", "bool_")):
+        made = bool  # of NumPy's, this one alone says by no base what it is
+    return f"Save {made.__name__}(…) of it instead." if made not in (None, type(value)) else None
+
+
+_PLAIN: dict[type, type] = {str: str, bytes: bytes, bool: bool, int: Integral, float: Real}
 
 
 class StateMismatchError(StateError, ValueError):

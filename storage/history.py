@@ -6,16 +6,17 @@ import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from msgspec import Struct, field
 
-from ..errors import ConfigError
+from ..errors import ConfigError, UnknownMetricError
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+_Value = TypeVar("_Value")
 _FACTS = ("kind", "epoch", "step", "time")
 
 
@@ -33,19 +34,29 @@ class Row(Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+class Columns(dict[str, list[_Value]]):
+    """Lists by metric. Who asks for a metric that was not logged is told which were."""
+
+    def __missing__(self, metric: object) -> NoReturn:
+        raise UnknownMetricError(metric, self)
+
+
 class History(Mapping[str, list[float]]):
     """Columns of the metrics logged at the ends of epochs; `steps_log` has the rows of single steps.
 
     `history["val_loss"]` is a list of floats, one for each epoch that logged it. The same index into
     `history.epochs["val_loss"]` and `history.steps["val_loss"]` says when.
+
+    Raises:
+        UnknownMetricError: one of the three is asked for a metric that it has not; `in` and `get()` do not raise.
     """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self.rows: list[Row] = list(rows)
         self._entered = 0
-        self._columns: dict[str, list[float]] = {}
-        self._epochs: dict[str, list[int]] = {}
-        self._steps: dict[str, list[int]] = {}
+        self._columns: Columns[float] = Columns()
+        self._epochs: Columns[int] = Columns()
+        self._steps: Columns[int] = Columns()
 
     def append(self, row: Row) -> None:
         """Add a row. It enters the columns when somebody looks at them: training logs more often than people look."""
@@ -124,6 +135,9 @@ class History(Mapping[str, list[float]]):
 
     def __getitem__(self, name: str) -> list[float]:
         return self.columns[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)

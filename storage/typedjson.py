@@ -25,7 +25,9 @@ _MAX_DEPTH = 100
 _TOO_DEEP = "refers to itself, or is nested too deeply"
 _INT_BITS = 14_284
 """Python turns no int of more than 4,300 digits into text or back, unless told to."""
-_TOO_LONG = "has too many digits for JSON (4,300 at most); save hex() of it"
+_TOO_LONG = "has too many digits for JSON (4,300 at most)"
+_HEX = "Save hex(…) of it instead."
+_KEYS = "Keys may be str, int, float, bool, None, and tuples of plain values."
 _VALUE_BYTES = 16
 """What a value takes at the least; in a pickle it may be one byte."""
 _TENSOR_BYTES = 256
@@ -86,7 +88,7 @@ def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  
 
     kind = type(value)
     if kind is int and value.bit_length() > _INT_BITS:
-        raise UnsupportedStateError(path, value, why=_TOO_LONG)
+        raise UnsupportedStateError(path, value, why=_TOO_LONG, instead=_HEX)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
@@ -130,7 +132,7 @@ def _encode_hashable(value: Any, path: str, depth: int) -> Json:
 def _check_hashable(value: Any, path: str) -> None:
     """Raise for an int that is too long, before anything of the value is put into text."""
     if type(value) is int and value.bit_length() > _INT_BITS:
-        raise UnsupportedStateError(path, value, why=_TOO_LONG)
+        raise UnsupportedStateError(path, value, why=_TOO_LONG, instead=_HEX)
     if type(value) in (tuple, set, frozenset):
         for item in value:
             _check_hashable(item, path)
@@ -140,7 +142,9 @@ def _pairs(value: Mapping[Any, Any], path: str, tensor: TensorEncoder, depth: in
     for key in value:
         _check_hashable(key, path)
         if type(key) not in (str, int, float, bool, tuple, type(None)):
-            raise UnsupportedStateError(f"{path}[{key!r}]", key, why="cannot be the key of a dict in saved state")
+            raise UnsupportedStateError(
+                f"{path}[{key!r}]", key, why="cannot be the key of a dict in saved state", instead=_KEYS
+            )
     return [
         [_encode_hashable(key, f"{path}.{key}", depth), _encode(item, f"{path}.{key}", tensor, depth + 1)]
         for key, item in value.items()

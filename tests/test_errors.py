@@ -25,6 +25,7 @@ from keepbest.errors import (
     StateMismatchError,
     StorageFullError,
     StoragePermissionError,
+    UnknownMetricError,
     UnsupportedStateError,
     UntrustedError,
 )
@@ -34,6 +35,7 @@ from keepbest.errors import (
     ("error", "builtin", "facts", "words"),
     [
         (MissingMetricError("v", ["a"], epoch=2), KeyError, {"metric": "v", "logged": ("a",)}, "in epoch 3"),
+        (UnknownMetricError("v", ["a"]), KeyError, {"metric": "v", "known": ("a",)}, "no metric 'v'"),
         (UnsupportedStateError("m.x", object()), TypeError, {"path": "m.x"}, "state_dict()"),
         (StateMismatchError("c", ["p1", "p2"]), ValueError, {"problems": ("p1", "p2")}, "nothing was restored"),
         (RunExistsError("u", "c"), FileExistsError, {"url": "u", "latest": "c"}, "resume()"),

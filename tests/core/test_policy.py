@@ -7,6 +7,7 @@ import json
 import tomllib
 import weakref
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -306,11 +307,46 @@ def test_what_cannot_be_meant_is_refused_at_once(fields, error, says):
 
 anything = st.sampled_from(
     [
-        *(None, True, False, -1, 0, 1, 3, 2.5, float("nan"), 10**400),
+        *(None, True, False, -1, 0, 1, 3, 2.5, float("nan"), 10**400, 10**5000),
         *("", "min", "loss", "5", "1%", (), [], ["loss"], [3], b"x", object),
         *({}, {"kind": "last"}, {"kind": "any_of", "rules": [{}]}, {"key": "loss"}, {1: 2}),
     ]
 )
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: CheckpointPolicy("val_loss"), PolicyError, "by name: CheckpointPolicy(monitor='val_loss')"),
+        (lambda: CheckpointPolicy({"monitor": "loss"}), PolicyError, "CheckpointPolicy(monitor=…), or **fields"),
+        (lambda: MonitorSpec("val_f1"), PolicyError, "by name: MonitorSpec(key='val_f1')"),
+        (lambda: CheckpointPolicy.model_validate({"monitr": "loss"}), PolicyError, "Did you mean 'monitor'?"),
+        (lambda: CheckpointPolicy.model_validate(3), PolicyError, "(got 3)"),
+        (lambda: CheckpointPolicy.model_validate_json('{"monitr": 1}'), PolicyError, "Did you mean 'monitor'?"),
+        (lambda: CheckpointPolicy.model_validate_json("{"), PolicyError, "Invalid JSON"),
+        (lambda: CheckpointPolicy.from_json(3), PolicyError, "must be a text in JSON"),
+        (lambda: CheckpointPolicy.from_file(3), ConfigError, "by its path, 'policy.toml', not 3"),
+        (lambda: CheckpointPolicy.from_file("a\0.toml"), ConfigError, "is no path"),
+        (lambda: CheckpointPolicy(keep_last=10**5000), PolicyError, "too long to show"),
+        (lambda: CheckpointPolicy(every_n_seconds=10**400), PolicyError, "every_n_seconds must be"),
+    ],
+)
+def test_a_policy_made_in_another_way_than_by_its_fields_is_refused_in_our_words(make, error, says):
+    """Whichever door a mistake comes through, it is told as an error of ours."""
+    with pytest.raises(error) as caught:
+        make()
+    assert type(caught.value) is error
+    assert says in str(caught.value)
+
+
+def test_whole_numbers_of_numpy_become_plain_ones():
+    """A number that NumPy worked out does what the plain one does; NumPy's True is no number."""
+    fields = {"every_n_steps": 7, "keep_best": 2, "patience": 3, "reduce": 0, "keep_max_bytes": 10**9}
+    policy = CheckpointPolicy(monitor="loss", **{name: np.int64(number) for name, number in fields.items()})
+    assert policy == CheckpointPolicy(monitor="loss", **fields)
+    assert all(type(getattr(policy, name)) is int for name in fields)
+    with pytest.raises(PolicyError, match="keep_last must be"):
+        CheckpointPolicy(keep_last=np.bool_(1))
 
 
 @settings(deadline=None, max_examples=300)
@@ -326,8 +362,10 @@ def test_a_policy_is_a_value():
     policy = CheckpointPolicy(monitor=["val_loss"], where=["a < 1"])
     assert policy == CheckpointPolicy(monitor=("val_loss",), where="a < 1")
     assert hash(policy) == hash(CheckpointPolicy(monitor=("val_loss",), where="a < 1"))
-    with pytest.raises(Exception, match="frozen"):
+    with pytest.raises(PolicyError, match=r"does not change: make another one, by model_copy\(update={'keep_last': …"):
         policy.keep_last = 3
+    with pytest.raises(PolicyError, match="does not change"):
+        del policy.keep_last
     assert policy.model_copy(update={"keep_last": 3}).keep_rule == KeepAnyOf([KeepBest(1, "val_loss"), KeepLast(3)])
     with pytest.raises(PolicyError):
         policy.model_copy(update={"keep_last": 0})
@@ -395,6 +433,7 @@ def test_a_policy_is_read_from_a_file(tmp_path, name, text):
         ("p.yaml", b"!!python/object/apply:os.getcwd []", PolicyError, "not valid YAML"),
         ("p.toml", b"a = ", PolicyError, "not valid TOML"),
         ("p.toml", b"\xff", PolicyError, "UTF-8"),
+        ("p.json", b'{"monitor": "foo"}', AmbiguousModeError, "mode='max'"),
         ("p.json", b'{"monitr": "loss"}', PolicyError, "Did you mean 'monitor'?"),
     ],
 )
@@ -404,6 +443,7 @@ def test_a_file_that_holds_no_policy_is_refused(tmp_path, name, data, error, say
     with pytest.raises(error) as caught:
         CheckpointPolicy.from_file(tmp_path / name)
     assert says in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

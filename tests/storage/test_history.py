@@ -1,13 +1,14 @@
 """History as data frames: one row for each row that was logged."""
 
 import math
+import pickle
 import subprocess
 import sys
 from datetime import UTC, datetime
 
 import pytest
 
-from keepbest.errors import ConfigError
+from keepbest.errors import ConfigError, KeepbestError
 from keepbest.storage.history import History, Row
 
 BEGAN = datetime(2026, 8, 14, 10, 12, 7, 250_000, tzinfo=UTC)
@@ -36,6 +37,27 @@ def test_each_logged_row_is_a_row_with_its_metrics_as_columns(history, package):
     assert list(frame["loss"])[::2] == [0.5, math.inf]
     assert math.isnan(frame["loss"][1])
     assert frame["val_loss"][2] == 0.25
+
+
+@pytest.mark.parametrize("what", ["", ".columns", ".epochs", ".steps"])
+def test_who_asks_for_a_metric_that_was_not_logged_is_told_which_were(history, what):
+    """A misspelt metric is answered with the one that is meant, as a KeyError, and a history stays a mapping."""
+    columns = eval(f"history{what}")
+    with pytest.raises(
+        KeyError, match=r"no metric 'val_los'\. .*: val_loss, loss\. Did you mean 'val_loss'\?"
+    ) as caught:
+        columns["val_los"]
+    assert isinstance(caught.value, KeepbestError)
+    with pytest.raises(KeyError, match="no metric 3"):
+        columns[3]
+    assert ("val_los" in columns, "val_loss" in columns, columns.get("val_los"), len(columns)) == (False, True, None, 2)
+    assert pickle.loads(pickle.dumps(columns)) == columns
+
+
+def test_a_history_of_nothing_says_so():
+    """Where no epoch has ended yet, the error says that nothing was logged."""
+    with pytest.raises(KeyError, match="ends of epochs: nothing"):
+        History()["loss"]
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])

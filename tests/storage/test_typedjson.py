@@ -117,9 +117,7 @@ class Colour(IntEnum):
         pytest.param({"a": {"b": object()}}, "state.a.b", id="object"),
         pytest.param([1, (2, Point(1, 2))], "state.1.1", id="namedtuple"),
         pytest.param({"table": defaultdict(list)}, "state.table", id="defaultdict"),
-        pytest.param({"colour": Colour.RED}, "state.colour", id="enum"),
         pytest.param({3: range(3)}, "state.3", id="range"),
-        pytest.param({"seen": {b"x": 1}}, "state.seen", id="bytes-as-a-key"),
         pytest.param({"a": slice(1)}, "state.a", id="slice"),
         pytest.param({"a": {(1, math.sin): 1}}, "state.a", id="function-in-a-key"),
     ],
@@ -129,6 +127,30 @@ def test_what_is_not_plain_is_refused_by_name(value, path):
     with pytest.raises(UnsupportedStateError, match="state_dict") as caught:
         typedjson.encode(value, "state", no_tensor)
     assert caught.value.path.startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        pytest.param({np.int64(7): 1}, "Save int(…) of it instead.", id="int-as-a-key"),
+        pytest.param({np.float64(7): 1}, "Save float(…) of it instead.", id="float-as-a-key"),
+        pytest.param({np.str_("x"): 1}, "Save str(…) of it instead.", id="str-as-a-key"),
+        pytest.param({np.bool_(1): 1}, "Save bool(…) of it instead.", id="bool-as-a-key"),
+        pytest.param({np.str_("x")}, "Save str(…) of it instead.", id="str-in-a-set"),
+        pytest.param(np.str_("x"), "Save str(…) of it instead.", id="str"),
+        pytest.param(np.bytes_(b"x"), "Save bytes(…) of it instead.", id="bytes"),
+        pytest.param(Colour.RED, "Save its .value instead.", id="enum"),
+        pytest.param({Colour.RED: 1}, "Save its .value instead.", id="enum-as-a-key"),
+        pytest.param({b"x": 1}, "Keys may be str, int, float, bool, None, and tuples", id="bytes-as-a-key"),
+    ],
+)
+def test_a_scalar_of_another_type_is_told_with_the_plain_one(value, says):
+    """Nobody can give a number or a key a state_dict(): the error says how it becomes plain."""
+    with pytest.raises(UnsupportedStateError) as caught:
+        typedjson.encode({"a": value}, "state", no_tensor)
+    assert caught.value.path.startswith("state.a")
+    assert says in str(caught.value)
+    assert "state_dict" not in str(caught.value)
 
 
 HUGE = 10**4300
