@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
@@ -13,7 +13,8 @@ from ..core.recorded import RecordedPolicy
 from ..storage.layout import checkpoint_place
 from ..storage.notes import Began, Check, Decided, Ended, SaveFailed, WentBack
 from . import words
-from .account import Account, Best, Better, Overfitting
+from .account import Account, Best, Better
+from .explaining_overfitting import overfitting
 
 MOST = 5
 """Of a kind that are told one by one; of more the first and the last."""
@@ -43,7 +44,7 @@ def story(run: Account, now: float) -> list[Section]:
         ("Training", _training(run, now)),
         ("Best", _best(run, bests, now)),
         ("Passed over", _passed_over(run, bests)),
-        ("Overfitting", [line for monitor in run.monitors for line in _overfits(run.overfitting(monitor))]),
+        ("Overfitting", [line for monitor in run.monitors for line in overfitting(run.overfitting(monitor))]),
         ("Saves", _saves(run)),
         ("End", list(ending(run, now))),
         ("Policy", _policy(run)),
@@ -183,68 +184,6 @@ def _what_became(run: Account, name: str) -> str:
     if name in run.saved:
         return "its checkpoint is not there any more, or cannot be read"
     return "its save had not ended when the process did, or is under way"
-
-
-# ── overfitting ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _overfits(found: Overfitting) -> Iterator[str]:
-    if found.last is None:
-        yield (
-            f"Whether it overfits by {found.monitor} cannot be said: no training value was logged beside it, such as "
-            f"{_partner_of(found.monitor)}."
-        )
-        return
-    partner = found.partner or "training"
-    now = f"{found.monitor} is {_gap(found.gaps[found.last])} than {partner} in epoch {found.last + 1}"
-    since, after = found.since, found.after_best
-    how = "" if found.noted else " (found now, in the history)"
-    if after is not None and after.overfits:
-        worse, better = _change(after.validation), _change(after.training)
-        yield (
-            f"It overfits: since its best, in epoch {after.epoch + 1}, {found.monitor} got worse ({worse}) while "
-            f"{partner} got better ({better}), over {words.count(after.checks, 'check')}."
-        )
-        if found.seen:
-            over = words.count(found.window, "check")
-            yield f"Over {over} at a time it was seen in {_epochs(found.seen)}{how}."
-        yield f"{now}."
-        return
-    if since is not None:
-        before = f"; in epoch {since + 1} it was {_gap(found.gaps[since])}" if since in found.gaps else ""
-        seen = f"seen from epoch {since + 1} on" if since != found.last else f"seen in epoch {since + 1}"
-        over = f"over the {words.count(found.window, 'check')} up to then"
-        yield f"It overfits, {seen}{how}: {found.monitor} gets worse while {partner} gets better, {over}."
-        yield f"{now}{before if since != found.last else ''}."
-        return
-    if found.seen:
-        over = words.count(found.window, "check")
-        yield f"Overfitting was seen in {_epochs(found.seen)}{how}. The last {over} show no such trend."
-    elif len(found.gaps) < found.window:
-        both = words.count(len(found.gaps), "check")
-        yield f"Whether it overfits cannot be said yet: both were logged at {both}, and a trend takes {found.window}."
-    else:
-        over = words.count(found.window, "check")
-        trend = f"a clear trend of {found.monitor} to the worse beside one of {partner} to the better"
-        yield f"No overfitting was seen{how}: over no {over} was there {trend}."
-    yield f"{now}."
-
-
-def _change(values: tuple[float, float]) -> str:
-    return " to ".join(map(words.number, values))
-
-
-def _epochs(numbers: Sequence[int]) -> str:
-    return f"epoch{'s' if len(numbers) > 1 else ''} {spans(numbers)}"
-
-
-def _gap(gap: float) -> str:
-    return f"{words.number(abs(gap))} {'worse' if gap >= 0 else 'better'}"
-
-
-def _partner_of(monitor: str) -> str:
-    first = monitor.replace("val", "train", 1)
-    return first if first != monitor else f"train_{monitor}"
 
 
 # ── saves ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -399,16 +338,4 @@ def shortened(found: Sequence[_T], tell: Callable[[_T], str], noun: str, what: s
 
 def epochs_of(run: Account) -> str:
     """Return which epochs a run has: "1 to 4, 6 to 12"."""
-    return spans(run.epochs)
-
-
-def spans(numbers: Iterable[int]) -> str:
-    """Return epochs, which ascend, as people count them: "1 to 4, 6 to 12"."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    texts = [str(first + 1) if first == last else f"{first + 1} to {last + 1}" for first, last in found]
-    return ", ".join(texts if len(texts) <= 2 * MOST else [*texts[:MOST], "...", *texts[-MOST:]])
+    return words.epochs(run.epochs)

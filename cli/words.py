@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ..storage.printable import printable
@@ -11,6 +11,8 @@ from ..storage.printable import printable
 _SIZES = ("bytes", "kB", "MB", "GB", "TB", "PB")
 _AGES = (("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86400.0))
 _TEN = 10.0
+_ENDS = 5
+"""Stretches of epochs that are named at either end, where there are more."""
 
 
 def printable_lines(text: str) -> str:
@@ -63,3 +65,15 @@ def count(many: int, noun: str) -> str:
 def epoch(number_from_0: int | None) -> str:
     """Return an epoch as people count them, from 1."""
     return "" if number_from_0 is None else str(number_from_0 + 1)
+
+
+def epochs(numbers: Iterable[int]) -> str:
+    """Return epochs, which ascend, as people count them: "1 to 4, 6 to 12"."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    texts = [str(first + 1) if first == last else f"{first + 1} to {last + 1}" for first, last in found]
+    return ", ".join(texts if len(texts) <= 2 * _ENDS else [*texts[:_ENDS], "...", *texts[-_ENDS:]])

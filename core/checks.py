@@ -6,7 +6,7 @@ import math
 import operator
 import reprlib
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError, did_you_mean
 
@@ -31,12 +31,16 @@ def check_key(key: object) -> str:
     raise ConfigError(f"a monitor needs the name of a metric, not {shown(key)}.")
 
 
+def as_int(number: Any) -> Any:
+    """Return a whole number of another type, NumPy's for one, as an int; anything else, a bool too, as it is."""
+    return operator.index(number) if not isinstance(number, bool) and isinstance(number, Integral) else number
+
+
 def check_whole(name: str, number: object, *, least: int) -> int:
     """Return a whole number that is `least` or more, and no more than anything counts, as an int; True is none."""
-    if not isinstance(number, bool) and isinstance(number, Integral):
-        plain = operator.index(number)
-        if least <= plain <= _MOST:
-            return plain
+    plain = as_int(number)
+    if isinstance(plain, int) and not isinstance(plain, bool) and least <= plain <= _MOST:
+        return plain
     most = "" if not isinstance(number, int) or number <= _MOST else " and at most 2**53"
     raise ConfigError(f"{name} must be a whole number, {least} or more{most}, not {shown(number)}.")
 

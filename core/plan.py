@@ -1,4 +1,4 @@
-"""Plan: what the fields of a policy come to: rules that say when to save and what to keep, and the whole in words.
+"""Plan: what the fields of a policy come to: monitors, and rules that say when to save and what to keep.
 
 A policy here is whatever has the fields: a `CheckpointPolicy`, or what the journal holds of one (`recorded.py`).
 """
@@ -31,7 +31,22 @@ from .when import (
     SimpleWhenRule,
     simple_rules,
 )
-from .wording import in_words
+
+
+def entries(policy: Any) -> tuple[Any, ...]:
+    """Return what is monitored: names, and specs of single metrics."""
+    given = policy.monitor
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+
+
+def monitors(policy: Any) -> tuple[MetricMonitor, ...]:
+    """Return fresh monitors, the primary one first."""
+    return tuple(
+        policy.monitor_for(entry) if isinstance(entry, str) else entry.monitor_for(entry.key)
+        for entry in entries(policy)
+    )
 
 
 def when_rules(policy: Any) -> tuple[SimpleWhenRule, ...]:
@@ -73,15 +88,3 @@ def keep_rule(policy: Any, keys: Sequence[str]) -> KeepRule:
         rules.append(KeepEveryNSteps(policy.keep_every_n_steps))
     together = KeepAnyOf(tuple(rules))
     return together if policy.keep_max_bytes is None else KeepBytes(policy.keep_max_bytes, together)
-
-
-def words(policy: Any, monitors: Sequence[MetricMonitor]) -> str:
-    """Return a few short lines that say what a policy does."""
-    return in_words(
-        when_rules(policy),
-        keep_rule(policy, [monitor.key for monitor in monitors]),
-        monitors,
-        weights_only_best=policy.best_contents == "weights",
-        on_busy=policy.on_busy,
-        warns_of_failed_saves=policy.on_save_error == "warn",
-    )

@@ -23,6 +23,7 @@ from .rule import rule_of
 from .setting import Count, Seconds, Whole, as_tuple
 from .spec import MonitorSettings, MonitorSpec
 from .when import Facts, OnImprovement, SimpleWhenRule, WhenRule
+from .wording import in_words
 
 
 def _rule(field: str, kinds: UnionType) -> PlainValidator:
@@ -101,10 +102,7 @@ class CheckpointPolicy(MonitorSettings):
 
     def monitors(self) -> tuple[MetricMonitor, ...]:
         """Return fresh monitors, the primary one first."""
-        return tuple(
-            self.monitor_for(entry) if isinstance(entry, str) else entry.monitor_for(entry.key)
-            for entry in self._entries()
-        )
+        return plan.monitors(self)
 
     def decide(self, facts: Facts) -> tuple[str, ...]:
         """Return the reasons to save at this moment; none, and nothing is to be saved. Cost: a microsecond."""
@@ -160,7 +158,7 @@ class CheckpointPolicy(MonitorSettings):
         return self.model_dump_json(indent=2)
 
     def __str__(self) -> str:
-        return plan.words(self, self.monitors())
+        return in_words(self)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what the policy does, in words."""
@@ -187,7 +185,7 @@ class CheckpointPolicy(MonitorSettings):
         return self
 
     def _check_monitors(self) -> None:
-        entries = self._entries()
+        entries = plan.entries(self)
         own = [name for name in MonitorSettings.model_fields if self._is_set(name)]
         if own and not entries:
             raise PolicyError(f"{_and(own)} without a monitor: say which metric is meant, monitor='val_loss'.")
@@ -247,13 +245,8 @@ class CheckpointPolicy(MonitorSettings):
             unset = type(unset)(0)
         return bool(getattr(self, name) != unset)
 
-    def _entries(self) -> tuple[str | MonitorSpec, ...]:
-        if self.monitor is None:
-            return ()
-        return (self.monitor,) if isinstance(self.monitor, str | MonitorSpec) else tuple(self.monitor)
-
     def _keys(self) -> list[str]:
-        return [entry if isinstance(entry, str) else entry.key for entry in self._entries()]
+        return [entry if isinstance(entry, str) else entry.key for entry in plan.entries(self)]
 
 
 def checked_policy(given: CheckpointPolicy | Mapping[str, Any]) -> CheckpointPolicy:

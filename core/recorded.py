@@ -19,6 +19,7 @@ from .monitor import MetricMonitor
 from .retention import KeepRule
 from .rule import rule_of
 from .when import SimpleWhenRule, WhenRule
+from .wording import in_words
 
 
 class _Judged(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -79,10 +80,7 @@ class RecordedPolicy(_Judged, kw_only=True, frozen=True, dict=True):
 
     def monitors(self) -> tuple[MetricMonitor, ...]:
         """Return fresh monitors, the primary one first."""
-        entries = self.monitor if isinstance(self.monitor, tuple) else () if self.monitor is None else (self.monitor,)
-        return tuple(
-            self.monitor_for(entry) if isinstance(entry, str) else entry.monitor_for(entry.key) for entry in entries
-        )
+        return plan.monitors(self)
 
     @cached_property
     def when_rules(self) -> tuple[SimpleWhenRule, ...]:
@@ -95,7 +93,7 @@ class RecordedPolicy(_Judged, kw_only=True, frozen=True, dict=True):
         return plan.keep_rule(self, [monitor.key for monitor in self.monitors()])
 
     def __str__(self) -> str:
-        return plan.words(self, self.monitors())
+        return in_words(self)
 
 
 def read_policy(settings: Mapping[str, Any]) -> RecordedPolicy | None:

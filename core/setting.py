@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigError, KeepbestError, PolicyError, did_you_mean
-from .checks import shown
-
-
-def as_int(value: Any) -> Any:
-    """Return a whole number of another type, NumPy's for one, as an int; anything else, a bool too, as it is."""
-    return operator.index(value) if not isinstance(value, bool) and isinstance(value, Integral) else value
-
+from .checks import as_int, shown
 
 Whole = Annotated[int, BeforeValidator(as_int), Field(strict=True)]
 """A whole number. True is not one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .monitor import MetricMonitor
 from .retention import (
@@ -20,24 +21,21 @@ from .when import OnImprovement, SimpleWhenRule
 _BUSY = {"skip": "those that are due are left out", "supersede": "the newest that is due waits until it can be made"}
 
 
-def in_words(  # noqa: PLR0913 - what a policy says
-    when: Sequence[SimpleWhenRule],
-    keep: KeepRule,
-    monitors: Sequence[MetricMonitor],
-    *,
-    weights_only_best: bool,
-    on_busy: str,
-    warns_of_failed_saves: bool,
-) -> str:
-    """Return a few short lines: when is saved, what is kept, how metrics are judged, what ends training."""
-    lines = [f"Saves {', '.join(_when(rule, monitors) for rule in when)}.", f"Keeps {_keep(keep, monitors)}."]
-    if weights_only_best:
+def in_words(policy: Any) -> str:
+    """Return a few short lines: when is saved, what is kept, how metrics are judged, what ends training.
+
+    A policy here is what `plan.py` calls one, with the rules and monitors that it comes to.
+    """
+    monitors: Sequence[MetricMonitor] = policy.monitors()
+    when = ", ".join(_when(rule, monitors) for rule in policy.when_rules)
+    lines = [f"Saves {when}.", f"Keeps {_keep(policy.keep_rule, monitors)}."]
+    if policy.best_contents == "weights":
         lines.append("What is saved only for being the best holds the weights alone.")
     for monitor in monitors:
         lines.extend(_judging(monitor))
-    if on_busy != "wait":
-        lines.append(f"While a save is being written, {_BUSY[on_busy]}; the best is waited for.")
-    if warns_of_failed_saves:
+    if policy.on_busy != "wait":
+        lines.append(f"While a save is being written, {_BUSY[policy.on_busy]}; the best is waited for.")
+    if policy.on_save_error == "warn":
         lines.append("A failed save is a warning, and training goes on.")
     return "\n".join(lines)
 

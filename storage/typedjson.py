@@ -87,8 +87,8 @@ def _encode(value: Any, path: str, tensor: TensorEncoder, depth: int) -> Json:  
         return _encode(item, path + key, tensor, depth + 1)
 
     kind = type(value)
-    if kind is int and value.bit_length() > _INT_BITS:
-        raise UnsupportedStateError(path, value, why=_TOO_LONG, instead=_HEX)
+    if kind is int:
+        _check_length(value, path)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
@@ -129,10 +129,15 @@ def _encode_hashable(value: Any, path: str, depth: int) -> Json:
     return _encode(value, path, refuse, depth + 1)
 
 
+def _check_length(value: int, path: str) -> None:
+    if value.bit_length() > _INT_BITS:
+        raise UnsupportedStateError(path, value, why=_TOO_LONG, instead=_HEX)
+
+
 def _check_hashable(value: Any, path: str) -> None:
     """Raise for an int that is too long, before anything of the value is put into text."""
-    if type(value) is int and value.bit_length() > _INT_BITS:
-        raise UnsupportedStateError(path, value, why=_TOO_LONG, instead=_HEX)
+    if type(value) is int:
+        _check_length(value, path)
     if type(value) in (tuple, set, frozenset):
         for item in value:
             _check_hashable(item, path)

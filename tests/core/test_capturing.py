@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict, deque
 import numpy as np
 import pytest
 import torch
+from contracts.stateful import Holder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,19 +21,6 @@ from keepbest.errors import UnsupportedStateError
 
 PADS = {True: {"pad": np.zeros(70_000, np.uint8)}, False: {}}
 """With it, tensors go to a file; without, they stay in `state.json`."""
-
-
-class Holder:
-    """A Stateful whose state is whatever it is given."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def state_dict(self):
-        return self.state
-
-    def load_state_dict(self, state):
-        self.state = state
 
 
 def written(snapshots):

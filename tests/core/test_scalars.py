@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from contracts.stateful import Holder
 
 import keepbest
 from keepbest import Checkpointer
@@ -22,28 +23,15 @@ SCALARS = [
 ]  # fmt: skip
 
 
-class Plain:
-    """A Stateful that says nothing but its state."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def state_dict(self):
-        return self.state
-
-    def load_state_dict(self, state):
-        self.state = state
-
-
 @pytest.fixture
 def run_url(tmp_path):
     return tmp_path / "run"
 
 
 def saved_and_restored(url, state):
-    with Checkpointer(url, plain=Plain(state)) as ckpt:
+    with Checkpointer(url, plain=Holder(state)) as ckpt:
         ckpt.log()
-    again = Plain(None)
+    again = Holder(None)
     with Checkpointer(url, plain=again) as ckpt:
         ckpt.resume()
     return again.state
@@ -70,7 +58,7 @@ def test_a_restored_scalar_serves_where_the_first_one_did(run_url):
 
 def test_a_scalar_takes_the_place_of_an_array_between_two_saves(run_url):
     """Where an array stood at one save and a scalar of the same dtype at the next, each is restored as it was."""
-    plain = Plain({"value": np.asarray(1.0)})
+    plain = Holder({"value": np.asarray(1.0)})
     with Checkpointer(run_url, {"keep_last": 2}, plain=plain) as ckpt:
         ckpt.log()
         plain.state = {"value": np.float64(1.0)}
