@@ -65,7 +65,7 @@ ELSEWHERE = {
 NEEDED = {
     "rich": ("what moves in a terminal needs rich; --json works without.", "cli"),
     "plotille": ("curves need plotille; --json works without.", "cli"),
-    "jinja2": ("a page needs jinja2.", "report"),
+    "minijinja": ("a page needs minijinja.", "report"),
 }
 """Each package that a verb imports only when it needs it: what cannot be done without, and the extra that has it."""
 

@@ -80,7 +80,7 @@ def report(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     target = Path(output)
     if output != _STDOUT:
         _check(target, force=force)
-    import jinja2  # noqa: F401, PLC0415 - an extra of its own: whoever lacks it is told before anything is read
+    import minijinja  # noqa: F401, PLC0415 - an extra of its own: whoever lacks it is told before anything is read
 
     from .page import data, page  # noqa: PLC0415 - help needs none of it
 

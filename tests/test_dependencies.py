@@ -34,7 +34,6 @@ MODULES = {
 """Module → who distributes it, where the names differ."""
 
 UNDECLARED = {
-    "markupsafe": "jinja2 demands it, and hands its class out",
     "pandas": "only for who asks for a table of it, and an error says what to install",
     "polars": "likewise",
     "ml-dtypes": "only for dtypes that NumPy does not have, and an error says what to install",

@@ -1,6 +1,6 @@
 """Page: the report as one HTML file that needs nothing else: style, script and data stand in it.
 
-Everything that came from a run is escaped by the template (autoescape), and in the data for the script by writing no
+Everything that came from a run is escaped by the template, and in the data for the script by writing no
 `<`, `>` or `&`. The content security policy allows the file's own script and style by their digests, and no request.
 """
 
@@ -20,10 +20,11 @@ from . import GENERATOR
 from .data import Page, PageJson
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from minijinja import Environment
 
 _HERE = Path(__file__).parent
 _STYLES = ("vendor/uPlot.min.css", "style.css")
+_TEMPLATE = "page.html.j2"
 _SCRIPTS = ("vendor/uPlot.iife.min.js", "page.js")
 
 
@@ -31,10 +32,11 @@ def render(page: Page) -> str:
     """Return the file's text.
 
     Raises:
-        ModuleNotFoundError: jinja2 is not installed.
+        ModuleNotFoundError: minijinja is not installed.
     """
     style, script = (_texts(names) for names in (_STYLES, _SCRIPTS))
-    return _template().render(
+    return _environment().render_template(
+        _TEMPLATE,
         page=page,
         generator=GENERATOR,
         version=__version__,
@@ -78,17 +80,20 @@ def _text(name: str) -> str:
 
 
 @functools.cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - an extra of its own
+def _environment() -> Environment:
+    from minijinja import Environment  # noqa: PLC0415 - an extra of its own
 
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    return Environment(
+        loader=_text,
+        auto_escape_callback=lambda _: "html",
+        undefined_behavior="strict",
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2")
 
 
 def _ours(text: str) -> Any:
     """Return text that is HTML already: it is ours, or holds nothing that HTML would read."""
-    from markupsafe import Markup  # noqa: PLC0415 - comes with jinja2
+    from minijinja import safe  # noqa: PLC0415 - an extra of its own
 
-    return Markup(text)  # noqa: S704 - see above
+    return safe(text)

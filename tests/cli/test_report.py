@@ -224,9 +224,9 @@ def test_a_place_without_a_run_gets_no_report(keepbest, local_run, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-def test_without_jinja2_the_command_says_how_to_get_it(local_run, tmp_path):
+def test_without_minijinja_the_command_says_how_to_get_it(local_run, tmp_path):
     """Where the report's own package is missing, the message names what to install, and nothing is written."""
-    code = "import sys; sys.modules['jinja2'] = None; from keepbest.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules['minijinja'] = None; from keepbest.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["report", local_run, "-o", str(tmp_path / "page.html")]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

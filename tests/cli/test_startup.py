@@ -15,7 +15,7 @@ from keepbest.cli import app
 HEAVY = ("torch", "tensorflow", "keras", "jax", "numpy", "fsspec", "pandas", "polars")
 UNREAD = ("pydantic", "email")
 """What reading a run does without: the second comes with importlib.metadata, which takes as long as click."""
-NEEDLESS = ("pydantic", "rich", "plotille", "jinja2", "safetensors", "tenacity", "xxhash")
+NEEDLESS = ("pydantic", "rich", "plotille", "minijinja", "safetensors", "tenacity", "xxhash")
 """What help does without."""
 
 
@@ -99,7 +99,7 @@ def trained(tmp_path):
     return tmp_path / "trained"
 
 
-@pytest.mark.parametrize(("verb", "package", "extra"), [("plot", "plotille", "cli"), ("report", "jinja2", "report")])
+@pytest.mark.parametrize(("verb", "package", "extra"), [("plot", "plotille", "cli"), ("report", "minijinja", "report")])
 def test_what_a_verb_cannot_do_without_is_named(trained, verb, package, extra):
     """Where a package is missing, the verb that needs it says how to install it, and does nothing."""
     done = process(verb, "trained", code=without(package), cwd=trained.parent)

@@ -316,7 +316,7 @@ def test_a_stall_is_silence(s3_server, between, direct, key):
     begin = time.monotonic()
     with pytest.raises(botocore.ReadTimeoutError):
         impatient.get(key)
-    assert 0.3 <= time.monotonic() - begin < 3
+    assert 0.3 <= time.monotonic() - begin < 20
 
 
 def test_a_stall_ends_with_a_reset(s3, between, key):
@@ -325,7 +325,7 @@ def test_a_stall_ends_with_a_reset(s3, between, key):
     begin = time.monotonic()
     with pytest.raises(botocore.ConnectionClosedError):
         s3.get(key)
-    assert 0.3 <= time.monotonic() - begin < 3
+    assert 0.3 <= time.monotonic() - begin < 20
 
 
 @pytest.mark.parametrize("fault", [http_faults.delay(0.4), http_faults.late_reply(0.4)], ids=lambda fault: fault.name)
@@ -334,7 +334,7 @@ def test_a_delay_is_a_wait(s3, between, key, fault):
     between.on(fault)
     begin = time.monotonic()
     s3.put(key)
-    assert 0.4 <= time.monotonic() - begin < 3
+    assert 0.4 <= time.monotonic() - begin < 20
     assert between.records()[0].fault == fault.name
 
 
@@ -356,10 +356,10 @@ def test_a_throttle_is_shared(s3, between, key):
             list(pool.map(do, range(2)))
         return time.monotonic() - begin
 
-    assert seconds(lambda number: s3.put(f"{key}{number}")) < 5
+    assert seconds(lambda number: s3.put(f"{key}{number}")) < 20
     between.on(http_faults.throttle(len(BODY) / 0.8))
-    assert 1.6 <= seconds(lambda number: s3.put(f"{key}{number}")) < 5
-    assert 1.6 <= seconds(lambda number: s3.get(f"{key}{number}")) < 5
+    assert 1.6 <= seconds(lambda number: s3.put(f"{key}{number}")) < 20
+    assert 1.6 <= seconds(lambda number: s3.get(f"{key}{number}")) < 20
 
 
 def test_a_killed_server_refuses_until_it_is_back(s3_server, s3, between, key):
@@ -379,7 +379,7 @@ def test_a_killed_server_refuses_until_it_is_back(s3_server, s3, between, key):
             client.get(key)
         with pytest.raises(botocore.EndpointConnectionError):
             client.get(key)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 20
     between.revive()
     assert s3.get(key) == BODY
 

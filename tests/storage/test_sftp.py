@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import threading
-import time
 import traceback
 import uuid
 import warnings
@@ -17,6 +16,7 @@ from contracts import sftp_server
 from contracts.runs import SmallRun, same
 from contracts.sftp_server import PASSWORD, USER, SftpServer
 from contracts.stateful import Weights
+from contracts.stores import within
 
 import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
@@ -240,11 +240,9 @@ def test_a_server_that_is_gone_is_said_at_once(server, url, backend):
     run = SmallRun(backend)
     run.save(loss=2.0)
     server.stop()
-    started = time.monotonic()
     try:
-        with pytest.raises(UnreachableError, match="cannot be reached"):
+        with within(10), pytest.raises(UnreachableError, match="cannot be reached"):
             run.save(loss=1.0)
-        assert time.monotonic() - started < 10
     finally:
         server.start()
     run.save(loss=1.0)
@@ -257,10 +255,8 @@ def test_a_server_that_hangs_is_given_up():
     """A server that takes the connection and says nothing is an error before the deadline."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"sftp://127.0.0.1:{silent.getsockname()[1]}/run"
-        started = time.monotonic()
-        with pytest.raises(UnreachableError):
+        with within(3), pytest.raises(UnreachableError):
             open_backend(url, {"username": "u", "password": "p", "deadline": 3}).list("")
-        assert time.monotonic() - started < 3.5
 
 
 def test_a_server_that_hangs_later_is_given_up(tmp_path):
@@ -277,10 +273,8 @@ def test_a_server_that_hangs_later_is_given_up(tmp_path):
         backend = open_backend(f"{server.url}/run", {**server.options, "deadline": 3})
         backend.put("checkpoints/c/a", [b"x"])
         hangs.set()
-        started = time.monotonic()
-        with pytest.raises(UnreachableError):
+        with within(3), pytest.raises(UnreachableError):
             backend.head("checkpoints/c/a")
-        assert time.monotonic() - started < 3.5
         hangs.clear()
         assert backend.head("checkpoints/c/a").size == 1
 
