@@ -15,17 +15,15 @@ from typing import Any
 from msgspec import Struct, field
 
 from ..core.direction import Mode
-from ..core.overfitting import OverfittingWatch, generalisation_gap, overfits, training_partners
+from ..core.overfitting import OverfittingWatch, generalisation_gap, training_partners
 from ..core.recorded import RecordedPolicy, read_policy
 from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple_keep_rules
 from ..storage.history import Row
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
 from ..storage.run import newest_complete
+from .after_best import WINDOW, AfterBest, after_best, window_of
 from .marks import left, marks
-
-WINDOW = 5
-"""Checks within which overfitting is looked for where no note says; the monitor's own default."""
 
 
 class Epoch(Struct, kw_only=True):
@@ -73,20 +71,6 @@ class Better(Struct, frozen=True, kw_only=True):
     value: float
     """Judged, else logged."""
     check: Check | None
-
-
-class AfterBest(Struct, frozen=True, kw_only=True):
-    """What became of both metrics since validation was best."""
-
-    epoch: int
-    """The best one, from 0."""
-    checks: int
-    """After it."""
-    validation: tuple[float, float]
-    """Then, and at the last check."""
-    training: tuple[float, float]
-    overfits: bool
-    """Over all those checks validation worsened while training improved, and they are a window's or more."""
 
 
 class Overfitting(Struct, frozen=True, kw_only=True):
@@ -235,7 +219,7 @@ class Account:
             seen = tuple(number for number, check in noted.items() if check.overfitting)
         else:
             gaps, seen = self._watched(monitor, partner, mode)
-        last, window = max(gaps, default=None), self._window(monitor) if noted else WINDOW
+        last, window = max(gaps, default=None), window_of(self.policy, monitor) if noted else WINDOW
         return Overfitting(
             monitor=monitor,
             partner=partner,
@@ -245,7 +229,7 @@ class Account:
             noted=bool(noted),
             window=window,
             since=_since(gaps, set(seen)) if seen and seen[-1] == last else None,
-            after_best=_after_best(list(self._pairs(monitor, partner)), mode, window),
+            after_best=after_best(list(self._pairs(monitor, partner)), mode, window),
         )
 
     def kept_as(self, checkpoint: CheckpointInfo) -> list[str]:
@@ -318,11 +302,6 @@ class Account:
             if value is not None:
                 yield epoch, value, check
 
-    def _window(self, monitor: str) -> int:
-        """Return how many checks the monitor looks at; where no policy says, its default."""
-        specs = [] if self.policy is None else self.policy.monitors()
-        return next((spec.overfit_window for spec in specs if spec.key == monitor), WINDOW)
-
     def _watched(self, monitor: str, partner: str | None, mode: Mode) -> tuple[dict[int, float], tuple[int, ...]]:
         watch, gaps, seen = OverfittingWatch(mode, WINDOW), dict[int, float](), []
         for epoch, validation, training in self._pairs(monitor, partner):
@@ -344,22 +323,6 @@ def checks(epoch: Epoch, monitor: str) -> Iterator[Check]:
     """Yield what a monitor made of an epoch, if a note says."""
     if epoch.decided is not None:
         yield from (check for check in epoch.decided.checks if check.monitor == monitor)
-
-
-def _after_best(pairs: Sequence[tuple[int, float, float]], mode: Mode, window: int) -> AfterBest | None:
-    if not pairs:
-        return None
-    sign = 1.0 if mode == "min" else -1.0
-    at = min(range(len(pairs)), key=lambda place: sign * pairs[place][1])
-    (epoch, *then), (_, *now), after = pairs[at], pairs[-1], pairs[at + 1 :]
-    validation, training = [pair[1] for pair in after], [pair[2] for pair in after]
-    return AfterBest(
-        epoch=epoch,
-        checks=len(after),
-        validation=(then[0], now[0]),
-        training=(then[1], now[1]),
-        overfits=len(after) >= window and overfits(validation, training, mode),
-    )
 
 
 def _since(looked: Iterable[int], seen: AbstractSet[int]) -> int | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from . import words
-from .account import AfterBest, Overfitting
+from .account import Overfitting
+from .after_best import AfterBest
 
 
 def overfitting(found: Overfitting) -> Iterator[str]:

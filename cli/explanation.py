@@ -20,7 +20,8 @@ from ..storage.notes import Decided, note_to_json
 from ..storage.printable import printable
 from ..storage.run import Run, open_run
 from . import explaining, explaining_epoch, machine, screen
-from .account import Account, AfterBest, Best, Better, Epoch, Overfitting
+from .account import Account, Best, Better, Epoch, Overfitting
+from .after_best import AfterBest
 from .explaining import Section
 
 _INDENT = "  "

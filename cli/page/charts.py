@@ -12,9 +12,10 @@ from ...core.direction import Mode
 from ...core.overfitting import generalisation_gap, training_partners
 from ...storage.notes import Decided
 from .. import words
+from ..after_best import WINDOW
 from .curves import FARTHEST, Axis, Curve, Summary, collect, drawable, summary, thin
 from .curves import joined as both
-from .overfit import WINDOW, Overfit, overfit
+from .overfit import Overfit, overfit
 from .source import Source
 from .tables import Cell, Column, Line, Table
 from .text import shown
@@ -70,7 +71,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     sentences: tuple[str, ...]
     """What the curves show, one for each."""
     overfitting: tuple[str, ...]
-    """Where it was first seen; empty: nowhere."""
+    """Where it was seen; empty: nowhere."""
     thinned: str
     """"Drawn from 2,000 of 100,000 points, …"; empty: all are drawn."""
     legend: tuple[Legend, ...]
@@ -262,15 +263,20 @@ class _Builder:
         return [] if y is None else [(run, x, y)]
 
     def _say_overfit(self, name: str, found: Sequence[tuple[int, Overfit]]) -> str:
-        parts = []
-        for run, seen in found:
-            who = "" if self._alone else f" in {self._names[run]}"
-            how = "" if seen.noted else f" (found by this report, over {words.count(WINDOW, 'check')})"
-            parts.append(f"at epoch {seen.first:,.0f}{who}{how}")
+        parts = [_seen(seen) + ("" if self._alone else f" in {self._names[run]}") for run, seen in found]
         if not parts:
             return ""
         marked = "shaded" if self._alone else "the bar at the top"
-        return f"Overfitting by {shown(name)}, {marked}, was first seen {'; '.join(parts)}."
+        return f"Overfitting by {shown(name)}, {marked}: {'; '.join(parts)}."
+
+
+def _seen(seen: Overfit) -> str:
+    """Say when it was first seen, over a window of checks, and since when it lasts, over all after the best."""
+    how = "" if seen.noted else f" (found by this report, over {words.count(WINDOW, 'check')})"
+    parts = [f"first seen at epoch {seen.first:,.0f}{how}"] if seen.first is not None else []
+    if seen.best is not None:
+        parts.append(f"since its best, at epoch {seen.best:,.0f}")
+    return ", and lasting ".join(parts)
 
 
 def best_place(source: Source, metric: str, axis: Axis) -> float | None:

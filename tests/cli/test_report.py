@@ -394,14 +394,11 @@ def test_best_saved_resumed_and_stopped_are_marked_where_they_happened(trained_p
     assert data["runs"][0]["events"]["step"]["saved"] == [18, 33, 36]
 
 
-def test_overfitting_is_shaded_from_where_the_monitor_saw_it(trained_page):
+def test_overfitting_is_shaded_since_the_best(trained_page):
     """The stretch in which validation worsened while training improved is shaded and named."""
-    (shade,) = trained_page.data["charts"][0]["shade"]
-    assert shade[0] == 0
-    assert shade[2] == trained.STOPPED + 1
-    first = int(shade[1]) + 1
+    assert trained_page.data["charts"][0]["shade"] == [[0, 6, trained.STOPPED + 1]]
     said = trained_page.texts("p", id="says-0")[0]
-    assert f"Overfitting by val_loss, shaded, was first seen at epoch {first}." in said
+    assert "Overfitting by val_loss, shaded: first seen at epoch 9, and lasting since its best, at epoch 6." in said
 
 
 def test_every_chart_says_in_words_what_it_shows(trained_page):
@@ -542,10 +539,10 @@ def test_overfitting_without_notes_is_found_by_the_same_rule(read, journal):
     rows = [row(epoch, val_loss=1 + epoch / 10, train_loss=1 / (epoch + 1)) for epoch in range(8)]
     curve = curves.collect(rows)["epoch"]
     found = overfit(rows, curve["val_loss"], curve["train_loss"], "min")
-    assert (found.first, found.spans, found.noted) == (5, ((4, 8),), False)
+    assert (found.first, found.best, found.spans, found.noted) == (5, 1, ((1, 8),), False)
     assert overfit(rows, curve["val_loss"], curve["train_loss"], "max") is None
     said = read(journal(*rows)).texts("p", id="says-0")[0]
-    assert "was first seen at epoch 5 (found by this report, over 5 checks)." in said
+    assert "first seen at epoch 5 (found by this report, over 5 checks)" in said
 
 
 def test_many_curves_do_not_hide_the_overfitting(read, journal):
@@ -554,7 +551,7 @@ def test_many_curves_do_not_hide_the_overfitting(read, journal):
     page = read(*(journal(*rows, name=f"run{number}") for number in range(4)))
     assert len(page.data["charts"][0]["series"]) == 8
     assert (
-        "Overfitting by val_loss, the bar at the top, was first seen at epoch 5 in run0"
+        "Overfitting by val_loss, the bar at the top: first seen at epoch 5 (found by this report, over 5 checks)"
         in page.texts("p", id="says-0")[0]
     )
 
@@ -593,7 +590,33 @@ def test_overfitting_comes_and_goes_as_the_monitor_said():
     ]
     curve = curves.collect([row(0, val_loss=1.0, loss=1.0)])["epoch"]
     found = overfit(notes, curve["val_loss"], curve["loss"], "min")
-    assert (found.first, found.spans, found.noted) == (2, ((1, 3), (4, 5)), True)
+    assert (found.first, found.best, found.spans, found.noted) == (2, None, ((1, 3), (4, 5)), True)
+
+
+def test_overfitting_that_only_all_checks_since_the_best_show_is_shaded(read, tmp_path):
+    """Where a noisy curve shows in no window what it shows since its best, chart and story say the same."""
+    validation = [1, 0.5, 0.6, 0.55, 0.65, 0.6, 0.7, 0.65, 0.75, 0.7, 0.8, 0.75, 0.85, 0.8]
+    with Checkpointer(tmp_path / "run", CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(len(validation)):
+            ckpt.log(val_loss=validation[epoch], train_loss=1 / (epoch + 1))
+    page = read(tmp_path / "run")
+    assert page.data["charts"][0]["shade"] == [[0, 2, 14]]
+    said = page.texts("p", id="says-0")[0]
+    assert said.endswith("Overfitting by val_loss, shaded: since its best, at epoch 2.")
+    assert any(text.startswith("It overfits: since its best, in epoch 2,") for text in page.texts("p"))
+
+
+def test_what_was_seen_before_the_best_stays_shaded():
+    """Stretches before the best are those of the monitor, and one that reaches into it ends there."""
+    values = [0.5, 0.6, 0.4, 0.41, 0.42, 0.43, 0.44, 0.45]
+    notes = [
+        Decided(event="epoch", checkpoint=None, checks=(check(1.0, overfitting=epoch in {1, 2}),), **at(epoch))
+        for epoch in range(len(values))
+    ]
+    logged = [row(epoch, val_loss=value, loss=1 / (epoch + 1)) for epoch, value in enumerate(values)]
+    curve = curves.collect(logged)["epoch"]
+    found = overfit(notes, curve["val_loss"], curve["loss"], "min")
+    assert (found.first, found.best, found.spans) == (2, 3, ((1, 3), (3, 8)))
 
 
 # ── cost and story ────────────────────────────────────────────────────────────────────────────────────────────────
