@@ -29,7 +29,7 @@ class Overfit(Struct, frozen=True, kw_only=True):
     best: float | None
     """The epoch of the best, where it overfits over all checks since; None: it does not."""
     spans: tuple[Span, ...]
-    """In which it lasted: since the best; before, each from the check before it was seen to the last at which it was."""
+    """In which it lasted: since the best; before that, from the check before it was seen to the last that saw it."""
     noted: bool
     """The monitor saw it during training; False: found here, over the last `WINDOW` checks."""
 
