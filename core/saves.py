@@ -128,6 +128,9 @@ class Saves:
             last_saved_step=last.step,
             last_saved_time=last.time,
             last_tried_step=self._tracker.last_tried_step,
+            within_epoch=position.steps_in_epoch > 0,
+            last_saved_within_epoch=last.within_epoch,
+            ranks=any(verdict.score.value is not None for verdict in verdicts),
         )
         reasons = self._policy.decide(facts)
         if reasons and self._leaves_out(facts, reasons):

@@ -54,9 +54,8 @@ class MovingMean:
     def fold(self, state: State, value: float) -> tuple[State, float]:
         """Return the new state and the smoothed value."""
         state = (*state, value)[-self.window :]
-        mean = sum(number / len(state) for number in state)  # divided first: a sum of huge losses would overflow
-        # Clamped, so that the rounding of a mean of equal values never looks like an improvement.
-        return state, min(max(mean, min(state)), max(state))
+        # Exact before it is rounded: the same values in another order are no improvement, and no sum overflows.
+        return state, statistics.mean(state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ class LastSave(Struct, frozen=True, kw_only=True):
 
     epoch: int | None
     step: int | None
+    within_epoch: bool = False
+    """The epoch was under way."""
     time: float
     """Seconds, monotonic."""
 
@@ -52,7 +54,7 @@ class SaveTracker:
     def started(self, position: Position, now: float, scores: Sequence[Score]) -> None:
         """Note that a save began."""
         self._before = self.last
-        self.last = LastSave(epoch=position.epoch, step=position.step, time=now)
+        self.last = _at(position, now)
         if self._owed and any(score.value is not None for score in scores):
             self._owed = False
 
@@ -70,7 +72,7 @@ class SaveTracker:
 
     def resumed(self, position: Position, now: float, committed: Sequence[CheckpointInfo]) -> None:
         """Note that training continues from a checkpoint at `position`."""
-        self.last = self._before = LastSave(epoch=position.epoch, step=position.step, time=now)
+        self.last = self._before = _at(position, now)
         self._owed = False
         self._note_best(committed)
 
@@ -81,3 +83,7 @@ class SaveTracker:
             score = best.score(monitor) if best is not None else None
             if score is not None and score.value is not None:
                 self._best[monitor] = score.value
+
+
+def _at(position: Position, now: float) -> LastSave:
+    return LastSave(epoch=position.epoch, step=position.step, within_epoch=position.steps_in_epoch > 0, time=now)

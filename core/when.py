@@ -32,11 +32,18 @@ class Facts(Struct, frozen=True, kw_only=True):
     """`time` at the last save, a failed one too; the start of training before the first."""
     last_tried_step: int | None = None
     """`step` at the last save that failed: a full disk is tried again n steps later, not at every step."""
+    within_epoch: bool = False
+    """The epoch is under way: steps of it are closed, it is not."""
+    last_saved_within_epoch: bool = False
+    """`within_epoch` at the last save."""
+    ranks: bool = False
+    """A monitor judged at this moment, so that what is saved now has a rank among the best."""
 
     @property
     def changed(self) -> bool:
-        """Training went on since the last save, or since the very start."""
-        return self.step != (self.last_saved_step or 0) or self.epoch != self.last_saved_epoch
+        """Training went on since the last save, or since the very start; to close an epoch is to go on."""
+        saved = self.last_saved_epoch, self.last_saved_step or 0, self.last_saved_within_epoch
+        return (self.epoch, self.step, self.within_epoch) != saved
 
 
 class OnImprovement(Rule, frozen=True, tag="on_improvement"):
@@ -69,7 +76,10 @@ class EveryNEpochs(Rule, frozen=True, tag="every_n_epochs"):
 
 
 class EveryNSteps(Rule, frozen=True, tag="every_n_steps"):
-    """Save at, or as soon as possible after, every multiple of n steps of the run; a resumed run keeps to them."""
+    """Save at, or as soon as possible after, every multiple of n steps of the run; a resumed run keeps to them.
+
+    What was saved at the last step of an epoch is saved again when the epoch was judged: only then it has a rank.
+    """
 
     n: int
 
@@ -81,10 +91,15 @@ class EveryNSteps(Rule, frozen=True, tag="every_n_steps"):
         if facts.event != "step" and facts.event != "epoch":  # noqa: PLR1714 - on the path of every step
             return None
         last = max(facts.last_saved_step or 0, facts.last_tried_step or 0)
-        return "step" if facts.step // self.n > last // self.n else None
+        return "step" if facts.step // self.n > last // self.n or _has_no_rank_yet(facts) else None
 
     def __str__(self) -> str:
         return "every step" if self.n == 1 else f"every {self.n:,} steps"
+
+
+def _has_no_rank_yet(facts: Facts) -> bool:
+    """Say whether this very state was saved before its epoch was judged."""
+    return facts.ranks and facts.last_saved_within_epoch and facts.step == facts.last_saved_step
 
 
 class EveryNSeconds(Rule, frozen=True, tag="every_n_seconds"):

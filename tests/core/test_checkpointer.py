@@ -153,6 +153,45 @@ def test_steps_are_saved_on_their_grid_without_ranking(run_url):
     assert keepbest.open_run(run_url).best.step == 4
 
 
+@pytest.mark.parametrize("on_improvement", [True, False])
+def test_a_step_on_the_grid_that_ends_an_epoch_is_ranked(run_url, on_improvement):
+    """What is saved at an epoch's last step is saved again with the epoch's metrics; a finished run is finished."""
+    policy = CheckpointPolicy(
+        monitor="val_loss", keep_best=2, every_n_epochs=None, every_n_steps=4, on_improvement=on_improvement
+    )
+
+    def train():
+        with Checkpointer(run_url, policy, weights=Weights()) as ckpt:
+            for epoch in ckpt.epochs(4):
+                for _ in range(2):
+                    ckpt.log_step(loss=1.0)
+                ckpt.log(val_loss=[4.0, 1.0, 3.0, 2.0][epoch])
+                yield epoch
+
+    assert list(train()) == [0, 1, 2, 3]
+    assert list(train()) == []
+    found = keepbest.open_run(run_url).checkpoints()
+    assert [(checkpoint.epoch, checkpoint.metrics) for checkpoint in found] == [
+        (1, {"val_loss": 1.0}), (3, {"val_loss": 2.0})
+    ]  # fmt: skip
+    assert found[-1].complete
+
+
+def test_an_epoch_that_ends_training_is_saved_though_its_last_step_was(run_url):
+    """Saved at the last step, and the epoch closed since: the end saves that, so that nothing is trained again."""
+    policy = CheckpointPolicy(every_n_epochs=None, every_n_steps=2)
+    for trained in ([0, 1], []):
+        with Checkpointer(run_url, policy, weights=Weights()) as ckpt:
+            epochs = []
+            for epoch in ckpt.epochs(2):
+                epochs.append(epoch)
+                for _ in range(2):
+                    ckpt.log_step(loss=1.0)
+                ckpt.log()
+            assert epochs == trained
+            assert (ckpt.position.next_epoch, ckpt.position.steps_in_epoch) == (2, 0)
+
+
 def test_a_stale_value_does_not_rank(run_url):
     """A value that says it was measured earlier is recorded, and cannot make a checkpoint the best."""
     with Checkpointer(run_url, BY_LOSS, weights=Weights()) as ckpt:

@@ -1,5 +1,6 @@
 """MetricMonitor: what is better, how long it has not been, and that a restart changes nothing."""
 
+import functools
 import json
 import math
 import warnings
@@ -238,6 +239,17 @@ def test_equal_values_stay_equal_when_smoothed(smoothing, value, count):
     for _ in range(count):
         state, smoothed = smoothing.fold(state, value)
         assert smoothed == value
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9), st.randoms())
+def test_a_moving_mean_does_not_depend_on_the_order(values, random):
+    """The same values in another order are no improvement, however they round and however large they are."""
+    shuffled = random.sample(values, len(values))
+    fold = MovingMean(9).fold
+    ends = [functools.reduce(lambda seen, value: fold(seen[0], value), each, ((), 0.0)) for each in (values, shuffled)]
+    means = [mean for _, mean in ends]
+    assert means[0] == means[1]
+    assert min(values) <= means[0] <= max(values)
 
 
 @pytest.mark.parametrize("smoothing", [ExponentialMean(0.97), MovingMean(3), MovingMedian(9), None])

@@ -44,6 +44,8 @@ def facts(event="epoch", **known):
 
 
 SAVED = {"last_saved_epoch": 4, "last_saved_step": 500}
+WITHIN = SAVED | {"last_saved_within_epoch": True}
+"""Saved at this very step, before the epoch was closed."""
 NEVER = {"last_saved_epoch": None, "last_saved_step": None}
 
 # ── when ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -65,6 +67,9 @@ NEVER = {"last_saved_epoch": None, "last_saved_step": None}
         pytest.param(EveryNSteps(450), facts("step", last_saved_step=460), None, id="saved-past-the-multiple"),
         pytest.param(EveryNSteps(501), facts("step"), None, id="before-the-multiple"),
         pytest.param(EveryNSteps(500), facts("epoch"), "step", id="a-multiple-closed-by-an-epoch"),
+        pytest.param(EveryNSteps(500), facts(ranks=True, **WITHIN), "step", id="saved-before-it-was-judged"),
+        pytest.param(EveryNSteps(500), facts(ranks=False, **WITHIN), None, id="saved-and-nothing-to-judge"),
+        pytest.param(EveryNSteps(500), facts(ranks=True, **SAVED), None, id="saved-and-judged"),
         pytest.param(EveryNSteps(500), facts("step", **NEVER), "step", id="first-save"),
         pytest.param(EveryNSteps(500), facts("step", step=0, **NEVER), None, id="nothing-trained"),
         pytest.param(EveryNSteps(500), facts("end"), None, id="the-end-is-no-step"),
@@ -74,6 +79,8 @@ NEVER = {"last_saved_epoch": None, "last_saved_step": None}
         pytest.param(AtEnd(), facts("end"), "end", id="end"),
         pytest.param(AtEnd(), facts("end", **SAVED), None, id="end-with-all-saved"),
         pytest.param(AtEnd(), facts("end", **SAVED | {"last_saved_epoch": 3}), "end", id="end-with-an-epoch-more"),
+        pytest.param(AtEnd(), facts("end", **WITHIN), "end", id="end-with-an-epoch-closed"),
+        pytest.param(AtEnd(), facts("end", within_epoch=True, **WITHIN), None, id="end-within-the-same-epoch"),
         pytest.param(AtEnd(), facts("end", step=0, epoch=None, **NEVER), None, id="end-of-nothing"),
         pytest.param(AtEnd(), facts("end", step=0, epoch=0, **NEVER), "end", id="end-without-counted-steps"),
         pytest.param(AtEnd(), facts("epoch"), None, id="not-the-end"),
