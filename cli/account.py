@@ -19,6 +19,7 @@ from ..core.overfitting import OverfittingWatch, generalisation_gap, overfits, t
 from ..core.recorded import RecordedPolicy, read_policy
 from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple_keep_rules
 from ..storage.history import Row
+from ..storage.journal import NOTHING_LOST, Lost
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
 from ..storage.run import newest_complete
@@ -114,9 +115,17 @@ class Overfitting(Struct, frozen=True, kw_only=True):
 class Account:
     """All that is known of a run. Cost: a few passes over the journal."""
 
-    def __init__(self, url: str, entries: Sequence[Row | Note], checkpoints: Sequence[CheckpointInfo]) -> None:
+    def __init__(
+        self,
+        url: str,
+        entries: Sequence[Row | Note],
+        checkpoints: Sequence[CheckpointInfo],
+        lost: Lost = NOTHING_LOST,
+    ) -> None:
         self.url = url
         self.entries = entries
+        self.lost = lost
+        """What the journal does not say any more."""
         self.checkpoints = checkpoints
         """Oldest first."""
         self.by_name = {info.name: info for info in checkpoints}

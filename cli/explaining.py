@@ -57,17 +57,31 @@ def story(run: Account, now: float) -> list[Section]:
 
 def _training(run: Account, now: float) -> list[str]:
     if not run.entries:
-        return [no_journal(run)]
+        return incomplete(run) or [no_journal(run)]
     many = [words.count(len(run.closed), "epoch")]
     if run.last_row is not None and run.last_row.step:
         many.append(words.count(run.last_row.step, "step"))
     began = sum(isinstance(turn, Began) for turn in run.turns)
     by = f", by {began:,} {'process' if began == 1 else 'processes'}" if began else ""
-    lines = [f"It went through {' and '.join(many)}{by}."]
+    lines = [f"It went through {' and '.join(many)}{by}.", *incomplete(run)]
     if not run.has_notes:
         return [*lines, _NO_NOTES]
     turns = shortened(run.turns, lambda turn: _turned(turn, run, now), "time", "it was resumed or went back")
     return [*lines, *turns]
+
+
+def incomplete(run: Account) -> list[str]:
+    """Return that the journal has lost some of what is told, in one sentence; none if it has not."""
+    lost = run.lost
+    lines = f"{words.count(lost.lines, 'line')} of its journal cannot be read"
+    rows = words.count(lost.rows, "row"), "is missing" if lost.rows == 1 else "are missing"
+    if not lost:
+        return []
+    if not lost.lines:
+        lines = f"At least {rows[0]} of its journal {rows[1]}"
+    elif lost.rows:
+        lines += f" and at least {' '.join(rows)}"
+    return [f"{lines}, so what is told here is incomplete."]
 
 
 def no_journal(run: Account) -> str:

@@ -158,3 +158,9 @@ def note_from_json(line: Mapping[str, Any]) -> Note | None:
         return msgspec.convert(line, _KINDS[kind])
     except (msgspec.ValidationError, RecursionError):
         return None
+
+
+def is_of_newer_kind(line: Mapping[str, Any]) -> bool:
+    """Say whether a line of the journal that is no note to us may be one of a newer keepbest."""
+    kind = line.get("kind")
+    return isinstance(kind, str) and kind not in _KINDS

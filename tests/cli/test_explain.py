@@ -801,6 +801,74 @@ def test_a_line_that_is_not_json_is_passed_over(keepbest, tmp_path):
     assert (found["policy"], found["epochs"]) == (None, 1)
 
 
+def damage(url, change):
+    """Change the lines of a run's journal."""
+    path = Path(url, "metrics.jsonl")
+    path.write_bytes(b"".join(line + b"\n" for line in change(path.read_bytes().splitlines())))
+    return url
+
+
+def epoch_lines(lines):
+    return [at for at, line in enumerate(lines) if b'"row":' in line]
+
+
+def without_epochs_3_and_4(lines):
+    return [line for at, line in enumerate(lines) if at not in epoch_lines(lines)[2:4]]
+
+
+def with_epoch_3_altered(lines):
+    at = epoch_lines(lines)[2]
+    return [*lines[:at], lines[at].replace(b":", b";", 1), *lines[at + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without_epochs_3_and_4, "At least 2 rows of its journal are missing"),
+        (with_epoch_3_altered, "1 line of its journal cannot be read and at least 1 row is missing"),
+        (lambda lines: [*lines, b"junk", b"junk"], "2 lines of its journal cannot be read"),
+    ],
+    ids=["missing", "altered", "junk"],
+)
+def test_a_journal_that_is_damaged(keepbest, tmp_path, change, told):
+    """Of a journal that has lost lines it is said that what is told is incomplete, and to programs how many."""
+    url = damage(train(tmp_path, [0.8, 0.7, 0.6, 0.5, 0.4]), change)
+    assert sentences(keepbest("explain", url), "Training")[1] == f"{told}, so what is told here is incomplete."
+    last = keepbest("explain", url, "--epoch", "1").out.splitlines()[-1]
+    assert last == f"{told}, so what is told here is incomplete. See: keepbest verify {url}"
+    found = keepbest("explain", url, "--json").json
+    numbers = [int(word) for word in told.split() if word.isdigit()]
+    assert sorted(filter(None, found["lost"].values())) == sorted(numbers)
+
+
+def test_an_epoch_that_is_missing_in_a_damaged_journal(keepbest, tmp_path):
+    """Who asks for an epoch that the journal has lost is told that it has lost some."""
+    url = damage(train(tmp_path, [0.8, 0.7, 0.6]), lambda lines: [line for line in lines if b'"epoch":1' not in line])
+    said = keepbest("explain", url, "--epoch", "2")
+    assert said.code == 2
+    assert "It has epochs 1, 3. At least 1 row of its journal is missing, so" in said.err
+
+
+def test_a_journal_of_which_nothing_can_be_read(keepbest, tmp_path):
+    """It is not said that there is none, nor who might have written no journal."""
+    url = damage(train(tmp_path, [0.8, 0.7]), lambda lines: [b"junk" for _ in lines])
+    (only,) = sentences(keepbest("explain", url), "Training")
+    assert re.fullmatch(r"\d+ lines of its journal cannot be read, so what is told here is incomplete\.", only)
+
+
+def test_what_a_crash_leaves_of_a_journal_is_told_without_alarm(keepbest, tmp_path):
+    """A line that a crash cut short, also in the middle of what a resumed training wrote, is nothing to tell."""
+    url = train(tmp_path, [0.8, 0.7])
+    with Path(url, "metrics.jsonl").open("ab") as file:
+        file.write(b'{"branch":"0123456789ab","row":2,"kind":"ep')
+    said = keepbest("explain", url)
+    assert "incomplete" not in said.out
+    train(url, [0.8, 0.7, 0.6])
+    said = keepbest("explain", url)
+    assert sentences(said, "Training")[0] == "It went through 3 epochs, by 2 processes."
+    assert "incomplete" not in said.out
+
+
 def test_a_policy_that_cannot_be_read(keepbest, tmp_path):
     """Settings of a newer keepbest do not hide the rest, and are not guessed at."""
     began = Began(checkpoint=None, policy={"monitor": "val_loss", "of_the_future": 1}, **at(0))
