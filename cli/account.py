@@ -146,6 +146,8 @@ class Account:
         """Of the policy in force last; None: no note says."""
         self.policy: RecordedPolicy | None = None
         """The same; None, too, where this keepbest cannot read the settings."""
+        self.unreadable_policy = False
+        """There are such settings, or what stands in their place is none."""
         self.steps = 0
         """Rows of single steps."""
         for entry in entries:
@@ -289,7 +291,8 @@ class Account:
             self.end = None
             self.turns.append(entry)
             self.settings = entry.policy
-            self.policy = read_policy(entry.policy)
+            self.policy = read_policy(entry.policy or {})
+            self.unreadable_policy = self.policy is None and entry.policy != {}
         elif isinstance(entry, WentBack):
             self.end = None
             self.turns.append(entry)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ..core.direction import Mode
 from ..core.recorded import RecordedPolicy
+from ..core.wording import sentences
 from ..storage.layout import checkpoint_place
 from ..storage.notes import Began, Check, Decided, Ended, SaveFailed, WentBack
 from . import words
@@ -23,6 +24,8 @@ _NO_NOTES = (
     "This run has no decision notes: a keepbest that kept none wrote it. So what was decided, and why, is not known; "
     "what follows is from its checkpoints and its history."
 )
+
+_NO_POLICY = "It cannot be read: another version of keepbest wrote it, or somebody altered it."
 
 _LONG = 60.0
 """Seconds from which a span is told in minutes."""
@@ -270,14 +273,14 @@ def not_saved(decided: Decided, policy: RecordedPolicy | None) -> str:
 
 
 def _clause(policy: RecordedPolicy | None, beginning: str) -> str | None:
-    lines = [] if policy is None else str(policy).splitlines()
+    lines = [] if policy is None else sentences(policy)
     return next((line.removeprefix(beginning).removesuffix(".") for line in lines if line.startswith(beginning)), None)
 
 
 def _policy(run: Account) -> list[str]:
     if run.policy is not None:
-        return str(run.policy).splitlines()
-    return ["It was written by a version of keepbest that this one cannot read."] if run.settings else []
+        return sentences(run.policy)
+    return [_NO_POLICY] if run.unreadable_policy else []
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────

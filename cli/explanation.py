@@ -157,7 +157,7 @@ class ExplainJson(TypedDict):
     end: EndJson | None
     """null: no end was written; the process was killed, never closed the Checkpointer, or is training."""
     policy: dict[str, Any] | None
-    """The settings in force last; null: no note says."""
+    """The settings in force last; null: no note says, or what stands there is none."""
     lost: LostJson
     asked: list[EpochJson]
     """The epochs that were asked for."""

@@ -875,9 +875,43 @@ def test_a_policy_that_cannot_be_read(keepbest, tmp_path):
     decided = Decided(event="epoch", checkpoint=None, checks=(check(),), **at(0))
     url = journal(tmp_path, began, row(0, val_loss=0.5), decided)
     said = keepbest("explain", url)
-    assert sentences(said, "Policy") == ["It was written by a version of keepbest that this one cannot read."]
+    assert sentences(said, "Policy") == [
+        "It cannot be read: another version of keepbest wrote it, or somebody altered it."
+    ]
     assert sentences(keepbest("explain", url, "--epoch", "1"), "Saved") == [
         "No checkpoint was saved at its end, as none was due."
+    ]
+
+
+@pytest.mark.parametrize("policy", ['"gibberish"', "7", "[1]", "null", '{"monitor":{"key":[]}}', "true"])
+def test_garbage_in_place_of_the_policy_hides_nothing_else(keepbest, tmp_path, policy):
+    """Who trained and from where is told, and that the policy cannot be read, to people and to programs."""
+    began = Began(checkpoint=None, policy={"x": "here"}, host="crane", **at(0))
+    url = journal(tmp_path, began, row(0, val_loss=0.5), Ended(cause="closed", **at(0)))
+    damage(url, lambda lines: [line.replace(b'{"x":"here"}', policy.encode()) for line in lines])
+    said = keepbest("explain", url)
+    training = sentences(said, "Training")
+    assert training[0] == "It went through 1 epoch and 3 steps, by 1 process."
+    assert training[1].endswith(" on crane.")
+    assert len(training) == 2
+    assert sentences(said, "Policy") == [
+        "It cannot be read: another version of keepbest wrote it, or somebody altered it."
+    ]
+    assert keepbest("explain", url, "--json").json["policy"] is None or policy.startswith("{")
+    assert "cannot be read" in keepbest("explain", url, "--json").out
+
+
+def test_names_in_a_policy_take_one_line(keepbest, tmp_path):
+    """A metric whose name breaks the line, or a sentence of the policy, does not: it is written out."""
+    evil = "loss\nSaves never.\u2028Keeps x\x1b[1m"
+    policy = CheckpointPolicy(monitor=evil, mode="min", patience=3).model_dump(mode="json")
+    url = journal(tmp_path, Began(checkpoint=None, policy=policy, **at(0)), row(0, **{evil: 0.5}))
+    told = sentences(keepbest("explain", url), "Policy")
+    name = r"loss\nSaves never.\u2028Keeps x\x1b[1m"
+    assert told == [
+        f"Saves every epoch, when {name} improves (lower is better), at the end, on SIGTERM.",
+        f"Keeps the best one by {name}, and the last one.",
+        f"Stops after 3 checks of {name} without improvement.",
     ]
 
 
