@@ -22,7 +22,7 @@ from ..storage.history import Row
 from ..storage.journal import NOTHING_LOST, Lost
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
-from ..storage.run import newest_complete
+from ..storage.ranking import newest_complete
 from .marks import left, marks
 
 WINDOW = 5
