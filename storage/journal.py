@@ -49,7 +49,8 @@ class Lost(Struct, frozen=True, kw_only=True):
     Not counted is what a crash or a full disk leaves, and the end that a training is just writing: the beginning of a
     line that goes no further, wherever it stands, with zeros behind it or not, and empty lines. Whoever goes on writes
     the entry once more, or goes back to a checkpoint before it; where neither happened, a row is missing. Nor are notes
-    of a kind that only a newer keepbest knows.
+    of a kind that only a newer keepbest knows. Other rubbish is, also where a power failure left it in place of what
+    was not durable yet: it cannot be told from damage.
     """
 
     lines: int = 0
