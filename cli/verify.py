@@ -91,7 +91,7 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     chosen = _chosen(run, checkpoint)
     report = check(run.backend, chosen, trusted)
     if checkpoint is None:
-        report = with_rest(report, run.backend)
+        report = with_rest(report, run.backend, trusted)
     code = answer(OK if report.ok else NO)
     if as_json:
         machine.emit(

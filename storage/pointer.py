@@ -16,6 +16,7 @@ from .layout import BEST_HINT, BEST_LINK, STATE_FILE, commit_key, data_prefix
 from .listing import read_listing
 from .manifest import CheckpointInfo, unseal
 from .ranking import best_of
+from .trust import Trusted
 
 
 class Astray(Struct, frozen=True, kw_only=True):
@@ -30,7 +31,7 @@ class _Hint(Struct, frozen=True):
     name: str
 
 
-def astray(backend: Backend) -> list[Astray]:
+def astray(backend: Backend, trusted: Trusted | None = None) -> list[Astray]:
     """Return what is wrong with the pointers of a run; each is as it should be, or absent, in a run that is whole.
 
     A pointer that was set before the best was committed is late, and no problem: a save is under way, or a crash ended
@@ -38,14 +39,16 @@ def astray(backend: Backend) -> list[Astray]:
     those with manifests that cannot be read. A folder in the pointer's place, as copying makes one of a link, is
     compared by the sizes of the files that it shares with the best, and by the state file; other files are others'.
 
-    Cost: at most two listings, and those of two folders; four small reads.
+    With `trusted` the best is that of what is signed, and nothing is judged where something is not.
+
+    Cost: a listing of the commits, as `read_listing` says, and of two folders; four small reads.
 
     Raises:
         StorageError: it cannot be read.
     """
     link = backend.read_link(BEST_LINK)  # before the listing: what is committed in between makes it late, not wrong
     hint, hinted = _read_hint(backend)
-    listing = read_listing(backend)
+    listing = read_listing(backend, trusted)
     best = best_of(listing.checkpoints, None)
     if best is None or listing.damaged:
         return []

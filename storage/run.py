@@ -261,7 +261,8 @@ class Run:
         training that goes on, is no problem. With `trusted`, a checkpoint that is not signed, or not as it is, is one.
         Cost: every byte of the checkpoints, and of the journal, is read once.
         """
-        return verify.with_rest(verify.verify(self.backend, read_listing(self.backend), self.trusted), self.backend)
+        report = verify.verify(self.backend, read_listing(self.backend), self.trusted)
+        return verify.with_rest(report, self.backend, self.trusted)
 
     def gc(self, *, grace: float = gc.GRACE, dry_run: bool = False) -> gc.Report:
         """Delete what no commit names and is older than `grace` seconds; with `dry_run`, only say what.

@@ -89,7 +89,7 @@ def verify(backend: Backend, listing: Listing, trusted: Trusted | None = None) -
     return Report(checked=checked, whole=tuple(whole), nbytes=nbytes, problems=tuple(problems))
 
 
-def with_rest(report: Report, backend: Backend) -> Report:
+def with_rest(report: Report, backend: Backend, trusted: Trusted | None = None) -> Report:
     """Return a report with what is wrong beside the checkpoints: with the pointer to the best, and with the journal.
 
     What training leaves while it goes on, or a crash leaves, is no problem: a pointer that is late (`pointer.astray`),
@@ -97,12 +97,15 @@ def with_rest(report: Report, backend: Backend) -> Report:
 
     Cost: that of `pointer.astray`, and one read of the journal.
     """
-    return replace(report, problems=(*report.problems, *_pointer_problems(backend), *_journal_problems(backend)))
+    rest = *_pointer_problems(backend, trusted), *_journal_problems(backend)
+    return replace(report, problems=(*report.problems, *rest))
 
 
-def _pointer_problems(backend: Backend) -> Iterator[Problem]:
+def _pointer_problems(backend: Backend, trusted: Trusted | None) -> Iterator[Problem]:
     try:
-        yield from (Problem(checkpoint=each.key, message=each.message, part="best") for each in astray(backend))
+        yield from (
+            Problem(checkpoint=each.key, message=each.message, part="best") for each in astray(backend, trusted)
+        )
     except KeepbestError as error:
         key = BEST_LINK if backend.capabilities.links else BEST_HINT
         yield Problem(checkpoint=key, message=str(error), part="best")
