@@ -19,9 +19,10 @@ from ..core.overfitting import OverfittingWatch, generalisation_gap, training_pa
 from ..core.recorded import RecordedPolicy, read_policy
 from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple_keep_rules
 from ..storage.history import Row
+from ..storage.journal import NOTHING_LOST, Lost
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
-from ..storage.run import newest_complete
+from ..storage.ranking import newest_complete
 from .after_best import WINDOW, AfterBest, after_best, window_of
 from .marks import left, marks
 
@@ -98,9 +99,17 @@ class Overfitting(Struct, frozen=True, kw_only=True):
 class Account:
     """All that is known of a run. Cost: a few passes over the journal."""
 
-    def __init__(self, url: str, entries: Sequence[Row | Note], checkpoints: Sequence[CheckpointInfo]) -> None:
+    def __init__(
+        self,
+        url: str,
+        entries: Sequence[Row | Note],
+        checkpoints: Sequence[CheckpointInfo],
+        lost: Lost = NOTHING_LOST,
+    ) -> None:
         self.url = url
         self.entries = entries
+        self.lost = lost
+        """What the journal does not say any more."""
         self.checkpoints = checkpoints
         """Oldest first."""
         self.by_name = {info.name: info for info in checkpoints}
@@ -121,6 +130,8 @@ class Account:
         """Of the policy in force last; None: no note says."""
         self.policy: RecordedPolicy | None = None
         """The same; None, too, where this keepbest cannot read the settings."""
+        self.unreadable_policy = False
+        """There are such settings, or what stands in their place is none."""
         self.steps = 0
         """Rows of single steps."""
         for entry in entries:
@@ -264,7 +275,8 @@ class Account:
             self.end = None
             self.turns.append(entry)
             self.settings = entry.policy
-            self.policy = read_policy(entry.policy)
+            self.policy = read_policy(entry.policy or {})
+            self.unreadable_policy = self.policy is None and entry.policy != {}
         elif isinstance(entry, WentBack):
             self.end = None
             self.turns.append(entry)

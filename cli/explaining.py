@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ..core.direction import Mode
 from ..core.recorded import RecordedPolicy
+from ..core.wording import sentences
 from ..storage.layout import checkpoint_place
 from ..storage.notes import Began, Check, Decided, Ended, SaveFailed, WentBack
 from . import words
@@ -23,6 +24,8 @@ _NO_NOTES = (
     "This run has no decision notes: a keepbest that kept none wrote it. So what was decided, and why, is not known; "
     "what follows is from its checkpoints and its history."
 )
+
+_NO_POLICY = "It cannot be read: another version of keepbest wrote it, or somebody altered it."
 
 _LONG = 60.0
 """Seconds from which a span is told in minutes."""
@@ -57,17 +60,31 @@ def story(run: Account, now: float) -> list[Section]:
 
 def _training(run: Account, now: float) -> list[str]:
     if not run.entries:
-        return [no_journal(run)]
+        return incomplete(run) or [no_journal(run)]
     many = [words.count(len(run.closed), "epoch")]
     if run.last_row is not None and run.last_row.step:
         many.append(words.count(run.last_row.step, "step"))
     began = sum(isinstance(turn, Began) for turn in run.turns)
     by = f", by {began:,} {'process' if began == 1 else 'processes'}" if began else ""
-    lines = [f"It went through {' and '.join(many)}{by}."]
+    lines = [f"It went through {' and '.join(many)}{by}.", *incomplete(run)]
     if not run.has_notes:
         return [*lines, _NO_NOTES]
     turns = shortened(run.turns, lambda turn: _turned(turn, run, now), "time", "it was resumed or went back")
     return [*lines, *turns]
+
+
+def incomplete(run: Account) -> list[str]:
+    """Return that the journal has lost some of what is told, in one sentence; none if it has not."""
+    lost = run.lost
+    lines = f"{words.count(lost.lines, 'line')} of its journal cannot be read"
+    rows = words.count(lost.rows, "row"), "is missing" if lost.rows == 1 else "are missing"
+    if not lost:
+        return []
+    if not lost.lines:
+        lines = f"At least {rows[0]} of its journal {rows[1]}"
+    elif lost.rows:
+        lines += f" and at least {' '.join(rows)}"
+    return [f"{lines}, so what is told here is incomplete."]
 
 
 def no_journal(run: Account) -> str:
@@ -256,14 +273,14 @@ def not_saved(decided: Decided, policy: RecordedPolicy | None) -> str:
 
 
 def _clause(policy: RecordedPolicy | None, beginning: str) -> str | None:
-    lines = [] if policy is None else str(policy).splitlines()
+    lines = [] if policy is None else sentences(policy)
     return next((line.removeprefix(beginning).removesuffix(".") for line in lines if line.startswith(beginning)), None)
 
 
 def _policy(run: Account) -> list[str]:
     if run.policy is not None:
-        return str(run.policy).splitlines()
-    return ["It was written by a version of keepbest that this one cannot read."] if run.settings else []
+        return sentences(run.policy)
+    return [_NO_POLICY] if run.unreadable_policy else []
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from msgspec.structs import asdict
 
 from ..storage.backend import open_backend
 from ..storage.checkpoint import Checkpoint
+from ..storage.journal import read_journal
 from ..storage.jsonfloat import float_to_json, floats_to_json, plain
 from ..storage.notes import Decided, note_to_json
 from ..storage.printable import printable
@@ -131,6 +132,15 @@ class EpochJson(TypedDict):
     text: list[SectionJson]
 
 
+class LostJson(TypedDict):
+    """What of the journal was written and cannot be told any more; not counted is what a crash cut short."""
+
+    lines: int
+    """That cannot be read."""
+    rows: int
+    """That are missing on the way that is told, at least."""
+
+
 class ExplainJson(TypedDict):
     """What `keepbest explain --json` prints, as keepbest.explain/1."""
 
@@ -148,7 +158,8 @@ class ExplainJson(TypedDict):
     end: EndJson | None
     """null: no end was written; the process was killed, never closed the Checkpointer, or is training."""
     policy: dict[str, Any] | None
-    """The settings in force last; null: no note says."""
+    """The settings in force last; null: no note says, or what stands there is none."""
+    lost: LostJson
     asked: list[EpochJson]
     """The epochs that were asked for."""
     text: list[SectionJson]
@@ -167,10 +178,10 @@ def read(
         checkpoints: names or numbers of checkpoints whose epochs are asked for, too.
     """
     run = Run(open_backend(url, storage_options))
-    listing, entries = run.listing(), run.journal()
-    if not listing.checkpoints and not listing.damaged and not entries:
+    listing, journal = run.listing(), read_journal(run.backend)
+    if not listing.checkpoints and not listing.damaged and not journal.entries:
         open_run(url, storage_options=storage_options)  # says if it is no run
-    account = Account(run.url, entries, listing.checkpoints)
+    account = Account(run.url, journal.entries, listing.checkpoints, journal.lost)
     wanted = [_epoch(account, number - 1) for number in numbers]
     wanted += [_epoch_of(account, run.get(which)) for which in checkpoints]
     return Explanation(
@@ -186,7 +197,8 @@ def _epoch(account: Account, number: int) -> Epoch:
     if found is None:
         none = "It has logged no epoch yet." if account.entries else explaining.no_journal(account)
         has = f"It has epochs {explaining.epochs_of(account)}." if account.epochs else none
-        raise click.BadParameter(f"the run has no epoch {number + 1}. {has}", param_hint="--epoch")
+        told = " ".join([f"the run has no epoch {number + 1}.", has, *explaining.incomplete(account)])
+        raise click.BadParameter(told, param_hint="--epoch")
     return found
 
 
@@ -221,6 +233,8 @@ def show(found: Explanation) -> None:
         for sentence in section.sentences:
             for line in _wrapped(sentence):
                 screen.line(line)
+    for sentence in explaining.incomplete(account) if found.epochs else ():  # a story has it in its place
+        screen.line(f"{sentence} See: keepbest verify {account.url}", "red")
     if found.damaged:
         screen.line(f"{found.damaged} of its manifests cannot be read; see: keepbest verify {account.url}", "red")
 
@@ -257,6 +271,7 @@ def to_json(found: Explanation) -> ExplainJson:
         overfitting=[_overfitting_to_json(run.overfitting(monitor)) for monitor in run.monitors],
         end=_end_to_json(run),
         policy=None if run.settings is None else dict(run.settings),
+        lost=LostJson(lines=run.lost.lines, rows=run.lost.rows),
         asked=[_epoch_to_json(run, epoch, now) for epoch in found.epochs],
         text=_text_to_json(explaining.story(run, now)),
     )

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ..storage.layout import whole_name
 from ..storage.manifest import CheckpointInfo, Score, todays_scores
-from ..storage.run import best_of, newest_complete
+from ..storage.ranking import best_of, newest_complete
 
 if TYPE_CHECKING:
     from ..storage.history import Row

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import click
 from msgspec.structs import replace
@@ -20,20 +20,24 @@ if TYPE_CHECKING:
 
 _SHOWN = 50
 """Whole checkpoints that are named; damaged ones all are."""
+_DAMAGED, _UNSIGNED, _WRONG = "DAMAGED", "UNSIGNED", "WRONG"
+"""What stands before a checkpoint that is not whole or not signed, and before what lies beside the checkpoints."""
 
 
 class ProblemJson(TypedDict):
     """One thing that is not as it was written."""
 
     checkpoint: str
-    """Its name, or the key of a manifest that cannot be read."""
+    """Its name; or the key of what is wrong: of a manifest that cannot be read, the best link, the journal."""
     file: str | None
-    """null: the manifest."""
+    """null: the manifest, or what is no checkpoint's."""
     tensor: str | None
     """null: the file as a whole."""
     message: str
     untrusted: bool
     """true: it is not what the key's holder signed."""
+    part: Literal["checkpoint", "best", "journal"]
+    """Of the run: what it is. "best": the pointer to the best checkpoint, a link or best.json."""
 
 
 class VerifyJson(TypedDict):
@@ -41,7 +45,7 @@ class VerifyJson(TypedDict):
 
     run: str
     ok: bool
-    """true: everything is whole, and signed if a key was given; the exit code is 0, else 1."""
+    """true: there are no problems, and all is signed if a key was given; the exit code is 0, else 1."""
     key: str | None
     """The public key by which everything must be signed; null: none was given."""
     bytes: int
@@ -70,19 +74,24 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
 ) -> int:
     """Read every byte of all checkpoints and say which are whole.
 
-    CHECKPOINT is best, latest, a name or its unique beginning, or a sequence number; without it all are read. The exit
-    code is 1 if anything is not as it was written; with --key, also if anything is not as the key's holder signed it.
+    Also whether `best` shows the best checkpoint, and whether the lines of the journal can be read and none is missing;
+    what a crash leaves, or a training that goes on, is as it should be. CHECKPOINT is best, latest, a name or its
+    unique beginning, or a sequence number: only that one is read. The exit code is 1 if anything is not as it was
+    written; with --key, also if a checkpoint is not as the key's holder signed it.
     """
     if run_name is not None and key is None:
         raise click.UsageError("--run says what a signer called the run, and without --key no signature is looked at.")
     from ..storage.run import open_run  # noqa: PLC0415 - help needs none of it
     from ..storage.trust import Trusted  # noqa: PLC0415
     from ..storage.verify import verify as check  # noqa: PLC0415
+    from ..storage.verify import with_rest  # noqa: PLC0415
 
     run = open_run(url, storage_options=storage_options)
     trusted = None if key is None else Trusted(key, run=run_name)
     chosen = _chosen(run, checkpoint)
     report = check(run.backend, chosen, trusted)
+    if checkpoint is None:
+        report = with_rest(report, run.backend, trusted)
     code = answer(OK if report.ok else NO)
     if as_json:
         machine.emit(
@@ -99,7 +108,8 @@ def verify(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     elif chosen.checkpoints or chosen.damaged:
         _show(run.url, report, trusted)
     else:
-        screen.line(f"{run.url}: it holds no checkpoint, so there is nothing to verify.{_gone(run)}")
+        but = " but its journal" if _show_problems(report.problems) else ""
+        screen.line(f"{run.url}: it holds no checkpoint, so there is nothing to verify{but}.{_gone(run)}")
     return code
 
 
@@ -110,6 +120,7 @@ def _problem_to_json(problem: Problem) -> ProblemJson:
         tensor=problem.tensor,
         message=problem.message,
         untrusted=problem.untrusted,
+        part=problem.part,
     )
 
 
@@ -137,17 +148,27 @@ def _show(url: str, report: Report, trusted: Trusted | None) -> None:
         screen.line(f"whole    {name}", "green")
     if len(whole) > _SHOWN:
         screen.line(f"whole    and {len(whole) - _SHOWN:,} older", "green")
-    damaged: dict[str, list[Problem]] = {}
-    for problem in report.problems:
-        damaged.setdefault(problem.checkpoint, []).append(problem)
-    for name, problems in damaged.items():
-        screen.line(f"{'UNSIGNED' if problems[0].untrusted else 'DAMAGED '} {name}", "bold red")
-        for problem in problems:
-            screen.line(f"         - {problem.message}")
-    unsigned = sum(problems[0].untrusted for problems in damaged.values())
-    verdict = f"{words.count(len(damaged) - unsigned, 'checkpoint')} damaged, " if len(damaged) > unsigned else ""
-    verdict += f"{words.count(unsigned, 'checkpoint')} not as signed, " if unsigned else ""
+    found = _show_problems(report.problems)
+    damaged, unsigned, wrong = (found.get(label, []) for label in (_DAMAGED, _UNSIGNED, _WRONG))
+    verdict = f"{words.count(len(damaged), 'checkpoint')} damaged, " if damaged else ""
+    verdict += f"{words.count(len(unsigned), 'checkpoint')} not as signed, " if unsigned else ""
+    verdict += f"{words.listed(wrong)} wrong, " if wrong else ""
     signed = "" if trusted is None else f" and signed by {trusted.key}"
     screen.line(
         f"{url}: {verdict}{words.count(len(whole), 'checkpoint')} whole{signed}, {words.size(report.nbytes)} read."
     )
+
+
+def _show_problems(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Show what is wrong with what; returns the names of that by the word that stands before them."""
+    of: dict[str, list[Problem]] = {}
+    for problem in problems:
+        of.setdefault(problem.checkpoint, []).append(problem)
+    found: dict[str, list[str]] = {}
+    for name, own in of.items():
+        label = _WRONG if own[0].part != "checkpoint" else _UNSIGNED if own[0].untrusted else _DAMAGED
+        screen.line(f"{label:8} {name}", "bold red")
+        for problem in own:
+            screen.line(f"         - {problem.message}")
+        found.setdefault(label, []).append(name)
+    return found

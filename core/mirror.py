@@ -12,7 +12,8 @@ from ..storage import progress
 from ..storage.backend import Backend, open_backend
 from ..storage.manifest import CheckpointInfo
 from ..storage.mirror import Copier, check_same_run
-from ..storage.run import Run, best_of, newest_complete
+from ..storage.ranking import best_of, newest_complete
+from ..storage.run import Run
 from ..storage.run_writer import RunWriter
 from .policy import CheckpointPolicy
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
-from ..storage.run import best_of
+from ..storage.ranking import best_of
 from .caller import warn_caller
 from .policy import CheckpointPolicy
 from .position import Position

@@ -23,7 +23,7 @@ from .rule import rule_of
 from .setting import Count, Seconds, Whole, as_tuple
 from .spec import MonitorSettings, MonitorSpec
 from .when import Facts, OnImprovement, SimpleWhenRule, WhenRule
-from .wording import in_words
+from .wording import in_words, sentences
 
 
 def _rule(field: str, kinds: UnionType) -> PlainValidator:
@@ -164,7 +164,7 @@ class CheckpointPolicy(MonitorSettings):
         """Return what a notebook shows: what the policy does, in words."""
         from ..storage.htmltable import html_table  # noqa: PLC0415 - only notebooks need it
 
-        return html_table(type(self).__name__, [], [[line] for line in str(self).splitlines()])
+        return html_table(type(self).__name__, [], [[line] for line in sentences(self)])
 
     # ── contradictions, refused at construction ───────────────────────────────────────────────────────────────────
 

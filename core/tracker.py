@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..storage.manifest import CheckpointInfo, Score
-from ..storage.run import best_of
+from ..storage.ranking import best_of
 from .monitor import MetricMonitor
 from .position import Position
 from .verdict import Verdict

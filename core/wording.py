@@ -22,7 +22,12 @@ _BUSY = {"skip": "those that are due are left out", "supersede": "the newest tha
 
 
 def in_words(policy: Any) -> str:
-    """Return a few short lines: when is saved, what is kept, how metrics are judged, what ends training.
+    """Return `sentences`, one a line."""
+    return "\n".join(sentences(policy))
+
+
+def sentences(policy: Any) -> list[str]:
+    """Return a few short ones: when is saved, what is kept, how metrics are judged, what ends training.
 
     A policy here is what `plan.py` calls one, with the rules and monitors that it comes to.
     """
@@ -37,7 +42,7 @@ def in_words(policy: Any) -> str:
         lines.append(f"While a save is being written, {_BUSY[policy.on_busy]}; the best is waited for.")
     if policy.on_save_error == "warn":
         lines.append("A failed save is a warning, and training goes on.")
-    return "\n".join(lines)
+    return lines
 
 
 def _when(rule: SimpleWhenRule, monitors: Sequence[MetricMonitor]) -> str:

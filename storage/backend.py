@@ -67,6 +67,15 @@ class Entry(Struct, frozen=True, kw_only=True):
     """Seconds since 1970, by the store's clock."""
 
 
+class Link(Struct, frozen=True, kw_only=True):
+    """A name that `Backend.link` made, or somebody else."""
+
+    source: str
+    """What it leads to, as a key; one that begins with "../" is outside of the run. Nothing need be there."""
+    modified: float
+    """Seconds since 1970, by the store's clock: when it was set."""
+
+
 @runtime_checkable
 class Appender(Protocol):
     """An object that grows at its end."""
@@ -186,6 +195,9 @@ class Backend(Protocol):
 
     def link(self, source: str, target: str) -> None:
         """Point the name `target` at the folder `source`, atomically replacing what it pointed at."""
+
+    def read_link(self, target: str) -> Link | None:
+        """Return where the name `target` leads; None if it is no link, as everywhere where there are none."""
 
     def append(self, key: str) -> Appender:
         """Open `key` for appending; it is created when absent."""

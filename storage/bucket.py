@@ -208,6 +208,9 @@ class BucketBackend:
         """Not offered: `capabilities.links` is False."""
         raise NotImplementedError(f"{self.url} has no links (asked for {target} -> {source})")
 
+    def read_link(self, target: str) -> None:
+        """Find none."""
+
     # ── the rest ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def settle(self) -> None:

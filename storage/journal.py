@@ -24,7 +24,7 @@ from .backend import Appender, Backend
 from .history import History, Row
 from .jsonfloat import floats_to_json
 from .layout import JOURNAL
-from .notes import Note, note_from_json, note_to_json
+from .notes import Note, is_of_newer_kind, note_from_json, note_to_json
 from .segments import read_appended
 
 _NOTE_AT, _NOTE = len('{"branch":"0123456789ab",'), b'"rows":'
@@ -32,6 +32,8 @@ _NOTE_AT, _NOTE = len('{"branch":"0123456789ab",'), b'"rows":'
 _KINDS: dict[str, Literal["epoch", "step"]] = {"epoch": "epoch", "step": "step"}
 _TURNS = ("began", "back")
 """Notes after which training does not follow on the row logged last."""
+_ENDS_OF_NUMBERS = b"+-.Ee"
+"""What a number that is cut short may end in, and none that is whole."""
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -39,6 +41,39 @@ class Mark(Struct, frozen=True, kw_only=True):
 
     branch: str
     rows: int
+
+
+class Lost(Struct, frozen=True, kw_only=True):
+    """What of a journal was written and cannot be told any more; false if it is nothing.
+
+    Not counted is what a crash or a full disk leaves, and the end that a training is just writing: the beginning of a
+    line that goes no further, wherever it stands, with zeros behind it or not, and empty lines. Whoever goes on writes
+    the entry once more, or goes back to a checkpoint before it; where neither happened, a row is missing. Nor are notes
+    of a kind that only a newer keepbest knows. Other rubbish is, also where a power failure left it in place of what
+    was not durable yet: it cannot be told from damage.
+    """
+
+    lines: int = 0
+    """Lines that are no row and no note."""
+    first_line: int | None = None
+    """The first of them, counted from 1."""
+    rows: int = 0
+    """Rows that are missing on the way that is told, at least: what came after them has their numbers."""
+    first_row: Mark | None = None
+    """The place before the first of them."""
+
+    def __bool__(self) -> bool:
+        return bool(self.lines or self.rows)
+
+
+NOTHING_LOST = Lost()
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """What a journal says, and what it does not say any more."""
+
+    entries: list[Row | Note]
+    lost: Lost
 
 
 class Journal:
@@ -127,7 +162,14 @@ def read_entries(backend: Backend, mark: Mark | None = None) -> list[Row | Note]
 
     What stands at `mark` is included: the decision about its row, and what became of it. Cost: as `read_history`.
     """
-    return _Lines(read_appended(backend, JOURNAL), with_notes=True).path(mark)
+    return read_journal(backend, mark).entries
+
+
+def read_journal(backend: Backend, mark: Mark | None = None) -> Reading:
+    """Return what `read_entries` returns, and what is lost of it. Cost: as `read_history`."""
+    lines = _Lines(read_appended(backend, JOURNAL), with_notes=True)
+    entries = lines.path(mark)
+    return Reading(entries=entries, lost=lines.lost())
 
 
 class _Lines:
@@ -137,19 +179,28 @@ class _Lines:
         self._branches: dict[str, dict[int, Row]] = {}
         self._parents: dict[str, Mark] = {}
         self._notes: dict[Mark, list[Note]] = {}
-        for line in text.split(b"\n"):
+        self._with_notes = with_notes
+        self._unreadable: list[int] = []
+        self._missing: list[tuple[int, Mark]] = []
+        """How many rows each stretch of the way lacks, and the place before the first of them."""
+        for number, line in enumerate(text.split(b"\n"), start=1):
             if not with_notes and line[_NOTE_AT : _NOTE_AT + len(_NOTE)] == _NOTE:
                 continue  # as we write them; they are passed over unread, whoever resumes has no use for them
-            parsed = _load(line)
-            if parsed is None:
-                continue
-            if "row" in parsed:
-                self._enter_row(parsed)
-            elif with_notes:
-                self._enter_note(parsed)
+            if not self._enter(line):
+                self._unreadable.append(number)
+
+    def lost(self) -> Lost:
+        """Return what cannot be told; the rows are those of the way that was asked for last."""
+        return Lost(
+            lines=len(self._unreadable),
+            first_line=next(iter(self._unreadable), None),
+            rows=sum(many for many, _ in self._missing),
+            first_row=self._missing[-1][1] if self._missing else None,  # the way is gone from its end
+        )
 
     def path(self, mark: Mark | None) -> list[Row | Note]:
         """Return what led to `mark`, in order."""
+        self._missing.clear()
         found: list[Row | Note] = []
         seen: set[str] = set()
         end = mark or self._last()
@@ -157,7 +208,11 @@ class _Lines:
             seen.add(end.branch)  # a journal someone altered must not send us round in circles
             rows = self._branches.get(end.branch, {})
             found.extend(reversed(self._notes.get(end, ())))
-            for number in sorted((number for number in rows if number < end.rows), reverse=True):
+            numbers = sorted((number for number in rows if 0 <= number < end.rows), reverse=True)
+            if len(numbers) < end.rows:
+                first = next(number for number in range(end.rows) if number not in rows)
+                self._missing.append((end.rows - len(numbers), Mark(branch=end.branch, rows=first)))
+            for number in numbers:
                 found.append(rows[number])
                 found.extend(reversed(self._notes.get(Mark(branch=end.branch, rows=number), ())))
             end = self._parents.get(end.branch)
@@ -174,25 +229,36 @@ class _Lines:
         since = [(note.time, mark) for mark, note in turns if note.time > logged and mark.branch in self._branches]
         return max(since, key=lambda turn: turn[0])[1] if since else last
 
-    def _enter_row(self, parsed: Mapping[str, Any]) -> None:
+    def _enter(self, line: bytes) -> bool:
+        """Take in what a line says; False if it was an entry once, and cannot be read."""
+        parsed = _load(line)
+        if parsed is None:
+            return _is_cut_short(line)
+        if "row" in parsed:
+            return self._enter_row(parsed)
+        return not self._with_notes or self._enter_note(parsed)
+
+    def _enter_row(self, parsed: Mapping[str, Any]) -> bool:
         found = _parse(parsed)
         if found is None:
-            return
+            return False
         place, parent, row = found
         branches = self._branches
         branches[place.branch] = rows_of = branches.pop(place.branch, {})  # the branch written to last stands last
         rows_of[place.rows] = row
         if parent is not None:
             self._parents[place.branch] = parent
+        return True
 
-    def _enter_note(self, parsed: Mapping[str, Any]) -> None:
+    def _enter_note(self, parsed: Mapping[str, Any]) -> bool:
         note = note_from_json(parsed)
         branch, rows = parsed.get("branch"), parsed.get("rows")
         if note is None or not isinstance(branch, str) or not isinstance(rows, int):
-            return
+            return is_of_newer_kind(parsed)
         notes = self._notes.setdefault(Mark(branch=branch, rows=rows), [])
         if not (notes and alike(note, notes[-1])):  # else written once more, as the first time seemed to have failed
             notes.append(note)
+        return True
 
 
 def alike(one: Row | Note, other: Row | Note) -> bool:
@@ -242,6 +308,20 @@ def _load(line: bytes) -> dict[str, Any] | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def _is_cut_short(line: bytes) -> bool:
+    """Say whether a line that cannot be read is the beginning of one, or empty."""
+    beginning = line.rstrip(b"\0 \t\r")  # a file system may put zeros where it grew and nothing was written yet
+    if not beginning.startswith(b"{"):
+        return not beginning
+    try:
+        msgspec.json.decode(beginning.rstrip(_ENDS_OF_NUMBERS))
+    except msgspec.DecodeError as error:
+        return "truncated" in str(error)
+    except RecursionError:
+        return False
+    return beginning != line
 
 
 def _parse(parsed: Mapping[str, Any]) -> tuple[Mark, Mark | None, Row] | None:

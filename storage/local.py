@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from ..errors import ConfigError, KeepbestError, NotARunError, ObjectNotFoundError, StorageError
 from . import progress
-from .backend import Capabilities, Chunk, Entry, bytes_of
+from .backend import Capabilities, Chunk, Entry, Link, bytes_of
 from .direct import LARGE, write_all, write_large
 from .layout import CHECKPOINTS, COMMITS, TEMPORARY_PREFIX, checkpoint_of, temporary_of
 from .local_files import (
@@ -320,6 +320,15 @@ class LocalBackend:
             os.symlink(source, temporary)
             rename(temporary, path)
         self._changed(path)
+
+    def read_link(self, target: str) -> Link | None:
+        """Follow the names to their end, as whoever made the link may have written another path to the same folder."""
+        path = self._path(target)
+        if not os.path.islink(path):
+            return None
+        with self._translated(path, "read"):
+            set_at = os.stat(path, follow_symlinks=False).st_ctime
+        return Link(source=os.path.relpath(os.path.realpath(path), os.path.realpath(self.url)), modified=set_at)
 
     def append(self, key: str) -> LocalAppender:
         """Open with O_APPEND: rows of two writers may alternate but never mix."""

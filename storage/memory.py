@@ -139,6 +139,9 @@ class MemoryBackend:
         """Not offered: `capabilities.links` is False."""
         raise NotImplementedError(f"{self.url} has no links (asked for {target} -> {source})")
 
+    def read_link(self, target: str) -> None:
+        """Find none."""
+
     def append(self, key: str) -> MemoryAppender:
         """Append under the lock."""
         return MemoryAppender(self, key)

@@ -68,8 +68,9 @@ class Began(_Note, frozen=True, kw_only=True, omit_defaults=True):
     kind: Literal["began"] = "began"
     checkpoint: str | None
     """The name of what it continues; None: the beginning."""
-    policy: dict[str, Any] = field(default_factory=dict)
-    """The policy's settings, as `CheckpointPolicy.model_dump(mode="json")` gives them."""
+    policy: dict[str, Any] | None = field(default_factory=dict)
+    """The policy's settings, as `CheckpointPolicy.model_dump(mode="json")` gives them; None: what stands there is no
+    policy. Empty: nothing stands there."""
     host: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -154,7 +155,15 @@ def note_from_json(line: Mapping[str, Any]) -> Note | None:
     kind = line.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         return None
+    if kind == "began" and not isinstance(line.get("policy", {}), dict):
+        line = {**line, "policy": None}  # somebody altered it; who began, and where, can be told all the same
     try:
         return msgspec.convert(line, _KINDS[kind])
     except (msgspec.ValidationError, RecursionError):
         return None
+
+
+def is_of_newer_kind(line: Mapping[str, Any]) -> bool:
+    """Say whether a line of the journal that is no note to us may be one of a newer keepbest."""
+    kind = line.get("kind")
+    return isinstance(kind, str) and kind not in _KINDS

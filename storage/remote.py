@@ -242,6 +242,9 @@ class RemoteBackend:
         """Not offered: `capabilities.links` is False."""
         raise NotImplementedError(f"{self.url} has no links (asked for {target} -> {source})")
 
+    def read_link(self, target: str) -> None:
+        """Find none."""
+
     # ── the rest ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def settle(self) -> None:

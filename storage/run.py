@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import itertools
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,8 @@ from .layout import (
     run_of,
 )
 from .listing import Listing, read_listing
-from .manifest import CheckpointInfo, info, with_todays_scores
+from .manifest import CheckpointInfo, info
+from .ranking import best_of, newest_complete
 from .trust import Trust, Trusted, as_trusted
 
 if TYPE_CHECKING:
@@ -255,11 +255,14 @@ class Run:
         return read_entries(self.backend)
 
     def verify(self) -> verify.Report:
-        """Read everything and compare it with the manifests; returns what is wrong, raises nothing for it.
+        """Read every checkpoint and compare it with its manifest; returns what is wrong, raises nothing for it.
 
-        With `trusted`, a checkpoint that is not signed, or not as it is, is a problem.
+        So is a pointer that does not show the best, and a journal of which lines are lost; what a crash leaves, or a
+        training that goes on, is no problem. With `trusted`, a checkpoint that is not signed, or not as it is, is one.
+        Cost: every byte of the checkpoints, and of the journal, is read once.
         """
-        return verify.verify(self.backend, read_listing(self.backend), self.trusted)
+        report = verify.verify(self.backend, read_listing(self.backend), self.trusted)
+        return verify.with_rest(report, self.backend, self.trusted)
 
     def gc(self, *, grace: float = gc.GRACE, dry_run: bool = False) -> gc.Report:
         """Delete what no commit names and is older than `grace` seconds; with `dry_run`, only say what.
@@ -315,31 +318,6 @@ class Run:
         return [self._checkpoint(found) for found in held.checkpoints]
 
 
-def newest_complete(checkpoints: Sequence[CheckpointInfo]) -> CheckpointInfo | None:
-    """Return the newest checkpoint that training can continue from, else the newest, else None."""
-    complete = [found for found in checkpoints if found.complete] or list(checkpoints)
-    return max(complete, key=lambda found: found.sequence, default=None)
-
-
 def _was_numbered(text: str, held: Sequence[Checkpoint]) -> bool:
     """Say whether a sequence number was given before, to a checkpoint that is not held any more."""
     return bool(held) and text.isdecimal() and len(text) <= _DIGITS and 0 < int(text) < held[-1].sequence
-
-
-def best_of(checkpoints: Sequence[CheckpointInfo], monitor: str | None) -> CheckpointInfo | None:
-    """Return the best by `monitor` (None: the newest checkpoint's primary one); of equals the earliest."""
-    if not checkpoints:
-        return None
-    if monitor is None:
-        newest = max(checkpoints, key=lambda found: found.sequence).score()
-        monitor = newest.monitor if newest else None
-    best: CheckpointInfo | None = None
-    best_value = 0.0
-    for found in with_todays_scores(checkpoints):
-        score = found.score(monitor)
-        if score is None or score.value is None or not math.isfinite(score.value):
-            continue
-        value = score.value if score.mode == "min" else -score.value
-        if best is None or value < best_value:
-            best, best_value = found, value
-    return best

@@ -19,7 +19,7 @@ from .known_files import KnownFiles
 from .layout import BEST_HINT, BEST_LINK, COMMITS, commit_sequence, data_prefix, index_key, index_sequence
 from .listing import Listing
 from .manifest import Artifact, CheckpointInfo, Manifest, info, seal
-from .run import best_of
+from .ranking import best_of
 
 _SEEN_AT_ONCE = 900
 """Checkpoints up to which one request lists all commits. Who keeps more retires few, so that numbers stay taken."""

@@ -1,23 +1,28 @@
-"""Verify: read every byte of a run and say which checkpoints are whole."""
+"""Verify: read every byte of a run's checkpoints and say which are whole; and look at what lies beside them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..errors import DamagedError, KeepbestError, ObjectNotFoundError, UntrustedError
 from . import progress, statefile
 from .backend import Backend
 from .checkpoint import Checkpoint
 from .digest import Check, is_signed
-from .layout import STATE_FILE, commit_key, data_key
+from .layout import BEST_HINT, BEST_LINK, JOURNAL, STATE_FILE, commit_key, data_key, segments_prefix
 from .listing import Listing
 from .manifest import Artifact, CheckpointInfo
+from .pointer import astray
 from .tensorfile import contradiction
 from .trust import Trusted
+
+if TYPE_CHECKING:
+    from .journal import Lost
 
 _CHUNK = 8 << 20
 
@@ -26,12 +31,14 @@ class Problem(Struct, frozen=True, kw_only=True):
     """One thing that is not as it was written."""
 
     checkpoint: str
-    """Its name, or the manifest's key if that cannot be read."""
-    file: str | None
-    tensor: str | None
+    """Its name; or the key of what is wrong: of a manifest that cannot be read, the best link, the journal."""
+    file: str | None = None
+    tensor: str | None = None
     message: str
     untrusted: bool = False
     """It is not what the holder of the trusted key signed; as for its own digests it may be whole."""
+    part: Literal["checkpoint", "best", "journal"] = "checkpoint"
+    """What of the run it is."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -47,7 +54,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """True if every checkpoint is whole."""
+        """True if every checkpoint is whole, and so is what lies beside them, where that was looked at."""
         return not self.problems
 
     def __str__(self) -> str:
@@ -66,10 +73,7 @@ def verify(backend: Backend, listing: Listing, trusted: Trusted | None = None) -
 
     Cost: every byte of the run is read once; one file at a time in memory (mapped, where it is local).
     """
-    problems = [
-        Problem(checkpoint=f"commits/{sequence:08d}.json", file=None, tensor=None, message=str(error))
-        for sequence, error in listing.damaged
-    ]
+    problems = [Problem(checkpoint=commit_key(sequence), message=str(error)) for sequence, error in listing.damaged]
     checked, nbytes = len(listing.damaged), 0
     whole: list[str] = []
     total = sum(facts.nbytes for facts in listing.checkpoints)
@@ -85,13 +89,68 @@ def verify(backend: Backend, listing: Listing, trusted: Trusted | None = None) -
     return Report(checked=checked, whole=tuple(whole), nbytes=nbytes, problems=tuple(problems))
 
 
+def with_rest(report: Report, backend: Backend, trusted: Trusted | None = None) -> Report:
+    """Return a report with what is wrong beside the checkpoints: with the pointer to the best, and with the journal.
+
+    What training leaves while it goes on, or a crash leaves, is no problem: a pointer that is late (`pointer.astray`),
+    a line of the journal that ends too early (`journal.Lost`). Lines have no digest: one that reads well is believed.
+
+    Cost: that of `pointer.astray`, and one read of the journal.
+    """
+    rest = *_pointer_problems(backend, trusted), *_journal_problems(backend)
+    return replace(report, problems=(*report.problems, *rest))
+
+
+def _pointer_problems(backend: Backend, trusted: Trusted | None) -> Iterator[Problem]:
+    try:
+        yield from (
+            Problem(checkpoint=each.key, message=each.message, part="best") for each in astray(backend, trusted)
+        )
+    except KeepbestError as error:
+        key = BEST_LINK if backend.capabilities.links else BEST_HINT
+        yield Problem(checkpoint=key, message=str(error), part="best")
+
+
+def _journal_problems(backend: Backend) -> Iterator[Problem]:
+    from .journal import read_journal  # noqa: PLC0415 - checkpoints can be had without what reads a history
+
+    try:
+        lost = read_journal(backend).lost
+    except KeepbestError as error:
+        yield Problem(checkpoint=JOURNAL, message=str(error), part="journal")
+        return
+    if lost:
+        pieces = "" if backend.capabilities.appends else f" with what lies in {backend.url}/{segments_prefix(JOURNAL)}"
+        yield Problem(
+            checkpoint=JOURNAL,
+            message=f"{backend.url}/{JOURNAL}{pieces}: {_told(lost)}. No checkpoint needs it, but the history has a "
+            "gap, and `keepbest explain` and `report` are incomplete. To mend it: put back a copy of the journal from "
+            "before, if there is one; training can go on in any case.",
+            part="journal",
+        )
+
+
+def _told(lost: Lost) -> str:
+    """Return how many lines and rows of a journal are lost, and where the first of them stood."""
+    told = []
+    if lost.lines == 1:
+        told.append(f"1 line cannot be read (line {lost.first_line})")
+    elif lost.lines:
+        told.append(f"{lost.lines:,} lines cannot be read (line {lost.first_line} first)")
+    if lost.first_row is not None:
+        many = "1 row is" if lost.rows == 1 else f"{lost.rows:,} rows are"
+        first = " first" if lost.rows > 1 else ""
+        told.append(f"at least {many} missing (row {lost.first_row.rows} of branch {lost.first_row.branch}{first})")
+    return ", and ".join(told)
+
+
 def _inspect(backend: Backend, facts: CheckpointInfo, trusted: Trusted | None) -> Iterator[Problem]:
     try:
         artifacts = Checkpoint(backend, facts, trusted).manifest().artifacts
     except KeepbestError as error:
         untrusted = isinstance(error, UntrustedError)
         message = f"{error.location}: {error.problem}" if isinstance(error, UntrustedError) else str(error)
-        yield Problem(checkpoint=facts.name, file=None, tensor=None, message=message, untrusted=untrusted)
+        yield Problem(checkpoint=facts.name, message=message, untrusted=untrusted)
         return
     for file, artifact in artifacts.items():
         yield from _check(backend, facts.name, file, artifact)

@@ -156,7 +156,7 @@ def _best(source: Source, metric: str) -> str:
 
 def _story(source: Source) -> Iterator[Section]:
     """Yield what happened, in sentences whose times are moments: a page is read later than it is made."""
-    account = Account(source.url, source.entries, source.listing.checkpoints)
+    account = Account(source.url, source.entries, source.listing.checkpoints, source.lost)
     for section in explaining.story(account, now=-math.inf):
         yield Section(title=section.title, sentences=tuple(shown(sentence, _LONGEST) for sentence in section.sentences))
 

@@ -52,7 +52,7 @@ def overfit(entries: Sequence[Row | Note], validation: Curve, training: Curve, m
 
 def _window(entries: Sequence[Row | Note], monitor: str) -> int:
     began = next((entry for entry in reversed(entries) if isinstance(entry, Began)), None)
-    return window_of(None if began is None else read_policy(began.policy), monitor)
+    return window_of(None if began is None else read_policy(began.policy or {}), monitor)
 
 
 def _noted(entries: Iterable[Row | Note], monitor: str) -> list[tuple[float, bool]]:

@@ -13,6 +13,7 @@ from ...errors import ConfigError, KeepbestError
 from ...storage.backend import open_backend
 from ...storage.checkpoint import Checkpoint
 from ...storage.history import Row
+from ...storage.journal import Lost, read_journal
 from ...storage.layout import TENSOR_SUFFIX
 from ...storage.listing import Listing
 from ...storage.manifest import CheckpointInfo, Manifest
@@ -35,6 +36,8 @@ class Source(Struct, frozen=True, kw_only=True):
     """Sequence → name and digest of the file of weights, of those shown; absent: its manifest cannot be read now."""
     entries: Sequence[Row | Note]
     """The journal."""
+    lost: Lost
+    """What it does not say any more."""
 
     rows: int
     """How many entries are rows; the others are notes, and a run of a keepbest that kept none has none."""
@@ -58,7 +61,8 @@ def read(url: str, storage_options: Mapping[str, Any], *, most: int) -> Source:
         NotARunError: nothing there is a run.
     """
     run = Run(open_backend(url, storage_options))
-    listing, entries = run.listing(), run.journal()
+    listing, journal = run.listing(), read_journal(run.backend)
+    entries = journal.entries
     if not listing.checkpoints and not listing.damaged and not entries:
         open_run(url, storage_options=storage_options)  # says if it is no run
     found = marks(listing.checkpoints)
@@ -73,6 +77,7 @@ def read(url: str, storage_options: Mapping[str, Any], *, most: int) -> Source:
         shown=shown,
         digests=_digests(run, shown),
         entries=entries,
+        lost=journal.lost,
         rows=sum(isinstance(entry, Row) for entry in entries),
         modes=_modes(found, entries),
     )

@@ -801,15 +801,117 @@ def test_a_line_that_is_not_json_is_passed_over(keepbest, tmp_path):
     assert (found["policy"], found["epochs"]) == (None, 1)
 
 
+def damage(url, change):
+    """Change the lines of a run's journal."""
+    path = Path(url, "metrics.jsonl")
+    path.write_bytes(b"".join(line + b"\n" for line in change(path.read_bytes().splitlines())))
+    return url
+
+
+def epoch_lines(lines):
+    return [at for at, line in enumerate(lines) if b'"row":' in line]
+
+
+def without_epochs_3_and_4(lines):
+    return [line for at, line in enumerate(lines) if at not in epoch_lines(lines)[2:4]]
+
+
+def with_epoch_3_altered(lines):
+    at = epoch_lines(lines)[2]
+    return [*lines[:at], lines[at].replace(b":", b";", 1), *lines[at + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without_epochs_3_and_4, "At least 2 rows of its journal are missing"),
+        (with_epoch_3_altered, "1 line of its journal cannot be read and at least 1 row is missing"),
+        (lambda lines: [*lines, b"junk", b"junk"], "2 lines of its journal cannot be read"),
+    ],
+    ids=["missing", "altered", "junk"],
+)
+def test_a_journal_that_is_damaged(keepbest, tmp_path, change, told):
+    """Of a journal that has lost lines it is said that what is told is incomplete, and to programs how many."""
+    url = damage(train(tmp_path, [0.8, 0.7, 0.6, 0.5, 0.4]), change)
+    assert sentences(keepbest("explain", url), "Training")[1] == f"{told}, so what is told here is incomplete."
+    last = keepbest("explain", url, "--epoch", "1").out.splitlines()[-1]
+    assert last == f"{told}, so what is told here is incomplete. See: keepbest verify {url}"
+    found = keepbest("explain", url, "--json").json
+    numbers = [int(word) for word in told.split() if word.isdigit()]
+    assert sorted(filter(None, found["lost"].values())) == sorted(numbers)
+
+
+def test_an_epoch_that_is_missing_in_a_damaged_journal(keepbest, tmp_path):
+    """Who asks for an epoch that the journal has lost is told that it has lost some."""
+    url = damage(train(tmp_path, [0.8, 0.7, 0.6]), lambda lines: [line for line in lines if b'"epoch":1' not in line])
+    said = keepbest("explain", url, "--epoch", "2")
+    assert said.code == 2
+    assert "It has epochs 1, 3. At least 1 row of its journal is missing, so" in said.err
+
+
+def test_a_journal_of_which_nothing_can_be_read(keepbest, tmp_path):
+    """It is not said that there is none, nor who might have written no journal."""
+    url = damage(train(tmp_path, [0.8, 0.7]), lambda lines: [b"junk" for _ in lines])
+    (only,) = sentences(keepbest("explain", url), "Training")
+    assert re.fullmatch(r"\d+ lines of its journal cannot be read, so what is told here is incomplete\.", only)
+
+
+def test_what_a_crash_leaves_of_a_journal_is_told_without_alarm(keepbest, tmp_path):
+    """A line that a crash cut short, also in the middle of what a resumed training wrote, is nothing to tell."""
+    url = train(tmp_path, [0.8, 0.7])
+    with Path(url, "metrics.jsonl").open("ab") as file:
+        file.write(b'{"branch":"0123456789ab","row":2,"kind":"ep')
+    said = keepbest("explain", url)
+    assert "incomplete" not in said.out
+    train(url, [0.8, 0.7, 0.6])
+    said = keepbest("explain", url)
+    assert sentences(said, "Training")[0] == "It went through 3 epochs, by 2 processes."
+    assert "incomplete" not in said.out
+
+
 def test_a_policy_that_cannot_be_read(keepbest, tmp_path):
     """Settings of a newer keepbest do not hide the rest, and are not guessed at."""
     began = Began(checkpoint=None, policy={"monitor": "val_loss", "of_the_future": 1}, **at(0))
     decided = Decided(event="epoch", checkpoint=None, checks=(check(),), **at(0))
     url = journal(tmp_path, began, row(0, val_loss=0.5), decided)
     said = keepbest("explain", url)
-    assert sentences(said, "Policy") == ["It was written by a version of keepbest that this one cannot read."]
+    assert sentences(said, "Policy") == [
+        "It cannot be read: another version of keepbest wrote it, or somebody altered it."
+    ]
     assert sentences(keepbest("explain", url, "--epoch", "1"), "Saved") == [
         "No checkpoint was saved at its end, as none was due."
+    ]
+
+
+@pytest.mark.parametrize("policy", ['"gibberish"', "7", "[1]", "null", '{"monitor":{"key":[]}}', "true"])
+def test_garbage_in_place_of_the_policy_hides_nothing_else(keepbest, tmp_path, policy):
+    """Who trained and from where is told, and that the policy cannot be read, to people and to programs."""
+    began = Began(checkpoint=None, policy={"x": "here"}, host="crane", **at(0))
+    url = journal(tmp_path, began, row(0, val_loss=0.5), Ended(cause="closed", **at(0)))
+    damage(url, lambda lines: [line.replace(b'{"x":"here"}', policy.encode()) for line in lines])
+    said = keepbest("explain", url)
+    training = sentences(said, "Training")
+    assert training[0] == "It went through 1 epoch and 3 steps, by 1 process."
+    assert training[1].endswith(" on crane.")
+    assert len(training) == 2
+    assert sentences(said, "Policy") == [
+        "It cannot be read: another version of keepbest wrote it, or somebody altered it."
+    ]
+    assert keepbest("explain", url, "--json").json["policy"] is None or policy.startswith("{")
+    assert "cannot be read" in keepbest("explain", url, "--json").out
+
+
+def test_names_in_a_policy_take_one_line(keepbest, tmp_path):
+    """A metric whose name breaks the line, or a sentence of the policy, does not: it is written out."""
+    evil = "loss\nSaves never.\u2028Keeps x\x1b[1m"
+    policy = CheckpointPolicy(monitor=evil, mode="min", patience=3).model_dump(mode="json")
+    url = journal(tmp_path, Began(checkpoint=None, policy=policy, **at(0)), row(0, **{evil: 0.5}))
+    told = sentences(keepbest("explain", url), "Policy")
+    name = r"loss\nSaves never.\u2028Keeps x\x1b[1m"
+    assert told == [
+        f"Saves every epoch, when {name} improves (lower is better), at the end, on SIGTERM.",
+        f"Keeps the best one by {name}, and the last one.",
+        f"Stops after 3 checks of {name} without improvement.",
     ]
 
 

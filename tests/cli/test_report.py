@@ -341,6 +341,16 @@ def test_spans_no_clock_can_measure_do_not_end_the_report(read, journal):
     assert read(journal(saves[-1], *ends, *ends, name="long")).texts("dd")
 
 
+def test_the_page_says_of_a_damaged_journal_that_it_is_incomplete(read, journal, tmp_path):
+    """Curves with a gap are not shown as if they were whole."""
+    url = journal(row(0, val_loss=0.5), row(1, val_loss=0.4), row(2, val_loss=0.3))
+    path = tmp_path / "logged" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(["junk\n", lines[0], lines[2]]))
+    told = "1 line of its journal cannot be read and at least 1 row is missing, so what is told here is incomplete."
+    assert told in read(url).texts("p")
+
+
 def test_the_best_on_a_way_that_was_left_has_no_star_on_another(read, tmp_path):
     """Where training went back and left the best behind, no star stands on the curve of the way that was taken."""
     policy = CheckpointPolicy(monitor="val_loss", keep_all=True)

@@ -1,6 +1,8 @@
 """`keepbest verify`."""
 
 import fnmatch
+import time
+from pathlib import Path
 
 import pytest
 
@@ -44,7 +46,7 @@ def test_json_names_the_whole_and_the_damaged(keepbest, run, place, target):
     report = said.json
     assert (said.code, report["schema"], report["ok"]) == (1, "keepbest.verify/1", False)
     assert [name[:9] for name in report["whole"]] == ["epoch-002", "epoch-003"]
-    assert set(report["problems"][0]) == {"checkpoint", "file", "tensor", "message", "untrusted"}
+    assert set(report["problems"][0]) == {"checkpoint", "file", "tensor", "message", "untrusted", "part"}
 
 
 def test_a_missing_file_is_damage(keepbest, run, place):
@@ -108,6 +110,61 @@ def test_thousands_of_damaged_checkpoints_are_named_in_one_pass(keepbest, local_
     ]  # fmt: skip
     assert "100 checkpoints damaged, 0 checkpoints whole" in said.out
     assert problems.times <= 2
+
+
+def spoil(run):
+    """Let the pointer of a run on disk show another checkpoint, and a line of its journal be none."""
+    folder = Path(run)
+    time.sleep(0.02)
+    (folder / "best").symlink_to(next((folder / "checkpoints").glob("epoch-001*")).relative_to(folder))
+    (folder / "metrics.jsonl").write_text("junk\n")
+
+
+def test_what_lies_beside_the_checkpoints_is_looked_at(keepbest, local_run):
+    """A pointer to another checkpoint and an unreadable journal are the answer no, and no checkpoint's fault."""
+    spoil(local_run)
+    said = keepbest("verify", local_run)
+    assert said.code == 1
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["whole"] * 3
+    assert lines[3] == "WRONG    best"
+    assert lines[4].startswith(f"         - {local_run}/best leads to checkpoints/epoch-001_")
+    assert lines[5] == "WRONG    metrics.jsonl"
+    assert lines[6].startswith(f"         - {local_run}/metrics.jsonl: 1 line cannot be read (line 1). ")
+    assert lines[7].startswith(f"{local_run}: best and metrics.jsonl wrong, 3 checkpoints whole, ")
+    found = keepbest("verify", local_run, "--json").json
+    assert (found["schema"], found["ok"], len(found["whole"])) == ("keepbest.verify/1", False, 3)
+    assert [(problem["checkpoint"], problem["part"], problem["file"]) for problem in found["problems"]] == [
+        ("best", "best", None), ("metrics.jsonl", "journal", None),
+    ]  # fmt: skip
+
+
+def test_of_one_checkpoint_only_that_is_looked_at(keepbest, local_run):
+    """Who asks for one checkpoint is told of that one, whatever else is wrong with the run."""
+    spoil(local_run)
+    assert keepbest("verify", local_run, "latest").code == 0
+
+
+def test_damage_and_what_lies_beside_are_told_apart(keepbest, run, place):
+    """The last line counts damaged checkpoints, and names what else is wrong."""
+    place.write(only(place, "checkpoints/epoch-002*/state.json"), b"junk")
+    place.write("metrics.jsonl", b"junk\n")
+    said = keepbest("verify", run)
+    assert said.code == 1
+    assert f"{run}: 1 checkpoint damaged, metrics.jsonl wrong, 2 checkpoints whole, " in said.out
+
+
+def test_a_journal_without_checkpoints_is_looked_at(keepbest, tmp_path):
+    """Of a run that holds no checkpoint the journal still can be wrong."""
+    url = str(tmp_path / "run")
+    with Checkpointer(url, {"every_n_epochs": 2}, state={"x": 1}) as ckpt:
+        ckpt.log(loss=1.0)
+        with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+            file.write("junk\n")
+        said = keepbest("verify", url)
+    assert said.code == 1
+    assert "WRONG    metrics.jsonl" in said.out
+    assert said.out.splitlines()[-1] == f"{url}: it holds no checkpoint, so there is nothing to verify but its journal."
 
 
 def test_a_run_without_checkpoints_has_nothing_to_verify(keepbest, tmp_path):

@@ -531,12 +531,17 @@ class BackendContract:
         if not backend.capabilities.links:
             with pytest.raises(NotImplementedError):
                 backend.link("checkpoints/a", "best")
+            assert backend.read_link("best") is None
             return
         backend.put("checkpoints/a/x", [b"a"])
         backend.put("checkpoints/b/x", [b"b"])
         for name in "ab":
             backend.link(f"checkpoints/{name}", "best")
             assert (Path(backend.url) / "best" / "x").read_bytes() == name.encode()
+            assert backend.read_link("best").source == f"checkpoints/{name}"
+            assert 0 <= backend.read_link("best").modified - backend.head(f"checkpoints/{name}/x").modified < 60
+        assert backend.read_link("checkpoints/a") is None
+        assert backend.read_link("nothing") is None
         assert [entry.key for entry in backend.list("")] == ["checkpoints/a/x", "checkpoints/b/x"]
 
     def test_housekeeping_of_nothing(self, backend):

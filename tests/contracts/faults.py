@@ -29,7 +29,7 @@ CHANGES = frozenset(
 )
 """The methods that change something."""
 
-READS = ("read", "read_ranges", "head", "list", "unfinished", "free_bytes")
+READS = ("read", "read_ranges", "read_link", "head", "list", "unfinished", "free_bytes")
 METHODS = (*sorted(CHANGES), *READS, "scratch", "abort_stale")
 
 

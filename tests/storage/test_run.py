@@ -25,7 +25,8 @@ from keepbest.storage.journal import Journal
 from keepbest.storage.layout import commit_key, data_key
 from keepbest.storage.local import LocalBackend
 from keepbest.storage.manifest import CheckpointInfo, Score, seal
-from keepbest.storage.run import Run, best_of, newest_complete, open_run
+from keepbest.storage.ranking import best_of, newest_complete
+from keepbest.storage.run import Run, open_run
 
 
 @pytest.fixture

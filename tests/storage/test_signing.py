@@ -238,7 +238,8 @@ def test_hints_cannot_choose_the_best(signed, signer, intruder):
 
 def test_the_journal_is_not_signed(signed, signer, intruder):
     """The history may be anybody's: SECURITY.md says so, and no checkpoint is refused for it."""
-    intruder.backend.append("metrics.jsonl").write(b'{"branch": "b", "row": 0, "kind": "epoch"}\n')
+    row = b'{"branch":"b","row":0,"kind":"epoch","epoch":0,"step":0,"time":0,"metrics":{"loss":0.0}}\n'
+    intruder.backend.append("metrics.jsonl").write(row)
     assert keepbest.open_run(signed, trusted=signer.public).verify().ok
 
 
