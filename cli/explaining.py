@@ -294,6 +294,8 @@ def why_ended(end: Ended, decided: Sequence[Check]) -> str:
         if end.error is None:
             return "It was broken off: the Checkpointer was closed without a last save."
         return "Ctrl-C ended it." if end.error == "KeyboardInterrupt" else f"An exception ended it: {end.error}."
+    if end.cause == "callback":
+        return "Another callback of fit ended it (model.stop_training), as EarlyStopping does; no monitor stopped it."
     if end.cause == "closed":
         return "The program closed the run when its loop had ended; no monitor stopped it."
     return " ".join(why_stopped(check) for check in decided if check.stop) or "A monitor stopped it."

@@ -170,7 +170,7 @@ class Checkpointer:
             self._save_unless_restored("end")
             self.wait()
             self._end_if_preempted()
-            self._training.end("stopped" if self._training.stopped else "complete")
+            self._training.end("complete")
         finally:
             self._epoch_of_loop = None
             self._preemption.uninstall()
@@ -351,14 +351,14 @@ class Checkpointer:
             MirrorFailedError: all is saved, and something of it did not reach the mirror.
             StorageError: all is saved, and the last rows of metrics could not be written: the store is away, or full.
         """
-        if self._closed:
-            return
-        if save:
-            self._end("end", "closed")
-        else:
-            self._end(None, "exception")
-        if self._preemption.requested:
-            self._preemption.end_training()
+        self._close("closed" if save else "exception")
+
+    def _close(self, cause: Cause) -> None:
+        """Do what `close` does, where an adapter knows better why training ended."""
+        if not self._closed:
+            self._end(None if cause == "exception" else "end", cause)
+            if self._preemption.requested:
+                self._preemption.end_training()
 
     def __enter__(self) -> Self:
         self._check_open("__enter__")

@@ -17,6 +17,7 @@ from ...core.caller import warn_caller
 from ...core.checkpointer import Checkpointer
 from ...core.decision import Decision
 from ...core.hooks import Hook
+from ...core.notebook import Cause
 from ...core.policy import CheckpointPolicy, checked_policy
 from ...core.position import Position
 from ...core.retention import KeepAll, KeepBest, simple_keep_rules
@@ -181,7 +182,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         try:
             late = ended._save_at_end()  # noqa: SLF001 - whoever ended `fit` did so after `on_epoch_end`
         finally:
-            self._let_go(save=True)
+            self._let_go(self._cause(ended))
         if late:
             warn_caller(_SAVED_LATE)
         if self.restore_best and ended.monitors:
@@ -282,12 +283,19 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if self.verbose:
             say(f"\nRestoring model weights from the end of the best epoch: {(best.epoch or 0) + 1}.")
 
-    def _let_go(self, *, save: bool = False) -> None:
+    def _cause(self, ended: Checkpointer) -> Cause:
+        """Return why `fit` came to its end, unless a monitor wanted that. Keras does not say which callback did."""
+        if self.model.stop_training:
+            return "callback"
+        epochs = (self.params or {}).get("epochs")
+        return "closed" if epochs is None or ended.position.next_epoch < epochs else "complete"
+
+    def _let_go(self, cause: Cause = "exception") -> None:
         """Close what is open: at the end of `fit`, or before the next one, if an exception ended the last."""
         ended, self._open = self._open, None
         if ended is not None:
             self._finalizer.detach()
-            ended.close(save=save)
+            ended._close(cause)  # noqa: SLF001 - `close` does not know why
 
     def _opened(self) -> Checkpointer:
         if self._open is None:
