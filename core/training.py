@@ -173,7 +173,7 @@ class Training:
         self._write()
 
     def end(self, cause: Cause, error: str | None = None) -> None:
-        """Note that training ended, "stopped" if that came from a monitor; what cannot be written now waits for `close`.
+        """Note that training ended, "stopped" if that came from a monitor; `close` tells what cannot be written.
 
         Raises:
             Exception: a scalar on a device could not be read; that training ended is noted all the same.

@@ -123,8 +123,6 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self._warn_of_unsaved(model)
-        carried = state.rnn_states(model)
-        objects = self._objects | ({_RNN_STATES: carried} if carried else {})
         policy = direction.directed(self.policy, lambda key: direction.compiled_direction(model, key))
         self._last = self._open = Checkpointer(
             self.url,
@@ -136,7 +134,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             hooks=self._hooks,
             model=model,
             optimizer=model.optimizer,
-            **objects,
+            **self._objects,
         )
         # If nobody fits again, the run is let go when this callback is forgotten, or at the end of the program.
         self._finalizer = weakref.finalize(self, _forget, self._open)
@@ -197,7 +195,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             open_backend(self._mirror, self._mirror_options)
         if self._mode not in ("async", "sync"):
             raise ConfigError(f"unknown mode {self._mode!r} of a BestCheckpoint. Use mode='async' or mode='sync'.")
-        if taken := {"model", "optimizer", _RNN_STATES} & self._objects.keys():
+        if taken := {"model", "optimizer", state.RNN_STATES} & self._objects.keys():
             raise ConfigError(
                 f"objects cannot have the name {taken.pop()!r}: it is the model's own. Call it something else."
             )
@@ -302,9 +300,6 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             raise UsageError("a BestCheckpoint's hooks are for fit to call, from on_train_begin on.")
         return self._open
 
-
-_RNN_STATES = "rnn_states"
-"""The object of what stateful RNN layers carry. No weights: a model of another batch size has others."""
 
 _SAVED_LATE = (
     "a callback that is listed after BestCheckpoint ended fit, so the last epoch was saved late: the averages of an "
