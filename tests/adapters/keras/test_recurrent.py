@@ -86,18 +86,18 @@ def loop(url, model, data, epochs):
     model.run_eagerly = model.run_eagerly or os.environ["KERAS_BACKEND"] == "jax"
     model.optimizer.build(model.trainable_variables)
     with Checkpointer(url, CheckpointPolicy(), model=model, optimizer=model.optimizer) as ckpt:
-        for _ in ckpt.epochs(epochs):
-            for start in range(0, 48, 16):
-                model.train_on_batch(data["x"][start : start + 16], data["y"][start : start + 16])
-                model(data["x"][start : start + 16])
+        for epoch in ckpt.epochs(epochs):
+            batch = slice(16 * epoch, 16 * epoch + 16)
+            model.train_on_batch(data["x"][batch], data["y"][batch])
+            model(data["x"][batch])
 
 
 def test_a_loop_of_ones_own_goes_on(recurrent, data, url, values, keras):
     """A Checkpointer in a loop of one's own saves the states where BestCheckpoint does, and resumes bit for bit."""
-    loop(f"{url}-once", recurrent(), data, 3)
+    loop(f"{url}-once", recurrent(), data, 2)
     loop(url, recurrent(), data, 1)
     model = recurrent()
-    loop(url, model, data, 3)
+    loop(url, model, data, 2)
     once, twice = last(f"{url}-once"), last(url)
     assert len(once) == len(twice)
     assert all(np.array_equal(one, other) for one, other in zip(once, twice, strict=True))
