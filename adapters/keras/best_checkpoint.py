@@ -151,7 +151,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Close the steps before this batch: a batch's begin, not its end, is told by the thread that trains."""
         if batch:
-            self._opened().log_step(step=self._steps_before + batch)
+            self._opened().log_step(step=self._steps_before + self._steps_made(batch))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Count; with `steps_per_execution`, `batch` is the last one of several, even if the epoch ends before it."""
@@ -162,7 +162,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch; stop training if a monitor says so; save what is due at the end."""
         opened = self._opened()
-        step = self._steps_before + self._steps_of_epoch()
+        step = self._steps_before + self._steps_made(self._steps)
         decision = opened.log(self._numbers(logs or {}), epoch=epoch, step=step)
         if decision.stop:
             self.model.stop_training = True
@@ -239,9 +239,12 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 "with the weights of then; its first batches are trained on twice."
             )
 
-    def _steps_of_epoch(self) -> int:
-        """Return the steps that were counted; where the last several were fewer, as the optimizer says."""
-        counted, made = self._steps, self._made()
+    def _steps_made(self, counted: int) -> int:
+        """Return the steps of this epoch that were counted; where the last several were fewer, as the optimizer says.
+
+        Keras' hooks are told the same for the last ones, however many there were.
+        """
+        made = self._made()
         if made is None:
             return counted
         fewest = max(0, counted - self.model.steps_per_execution) + 1
@@ -250,12 +253,13 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def _made(self) -> int | None:
         """Return the steps of the optimizer, if only that knows of how many in an epoch Keras makes several at a time.
 
-        One that takes several batches for a step does not.
+        One that takes several batches for a step does not. To ask is to wait for the device.
         """
         optimizer = self.model.optimizer
         known = (self.params or {}).get("steps") is not None or self.model.steps_per_execution == 1
         if known or optimizer.gradient_accumulation_steps:
             return None
+        state.attach(self.model)
         return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
     def _numbers(self, logs: Mapping[str, Any]) -> dict[str, Any]:
