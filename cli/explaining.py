@@ -27,6 +27,13 @@ _NO_NOTES = (
 
 _NO_POLICY = "It cannot be read: another version of keepbest wrote it, or somebody altered it."
 
+_ENDS = {
+    "complete": "All epochs were done.",
+    "callback": "Another callback of fit ended it (model.stop_training), as EarlyStopping does; no monitor stopped it.",
+    "signal": "SIGTERM ended it: the machine was to be taken away, or somebody stopped the job.",
+    "closed": "The program closed the run when its loop had ended; no monitor stopped it.",
+}
+
 _LONG = 60.0
 """Seconds from which a span is told in minutes."""
 
@@ -303,16 +310,12 @@ def ending(run: Account, now: float) -> Iterator[str]:
 
 def why_ended(end: Ended, decided: Sequence[Check]) -> str:
     """Return why a process let go of the run; `decided` are the last checks."""
-    if end.cause == "complete":
-        return "All epochs were done."
-    if end.cause == "signal":
-        return "SIGTERM ended it: the machine was to be taken away, or somebody stopped the job."
+    if end.cause in _ENDS:
+        return _ENDS[end.cause]
     if end.cause == "exception":
         if end.error is None:
             return "It was broken off: the Checkpointer was closed without a last save."
         return "Ctrl-C ended it." if end.error == "KeyboardInterrupt" else f"An exception ended it: {end.error}."
-    if end.cause == "closed":
-        return "The program closed the run when its loop had ended; no monitor stopped it."
     return " ".join(why_stopped(check) for check in decided if check.stop) or "A monitor stopped it."
 
 

@@ -106,7 +106,7 @@ class EndJson(TypedDict):
     """Why training ended."""
 
     cause: str
-    """"complete", "stopped" (by a monitor), "signal", "exception" or "closed"."""
+    """"complete", "stopped" (by a monitor), "callback" (by another one of `fit`), "signal", "exception" or "closed"."""
     error: str | None
     """The class of the exception; null with "exception": the Checkpointer was closed without a last save."""
     time: float

@@ -17,6 +17,7 @@ from ..storage.run import Run
 from ..storage.trust import Trust, as_trusted
 from . import object_names, restoring, rng
 from .caller import warn_caller
+from .companions import with_companions
 from .decision import Decision
 from .generators import as_stateful
 from .hooks import Hook, Hooks
@@ -58,11 +59,12 @@ class Checkpointer:
         hooks: who else hears of each row and decision, see `core.hooks.Hook`: TensorBoard, W&B, MLflow, CSV
             (`keepbest.adapters.hooks`), or any callable.
         **objects: everything that makes up the training's state, by name: modules, optimizers, schedulers, data
-            loaders with `state_dict`, random number generators of one's own, plain dicts. The global random number
-            generators are always saved along.
+            loaders with `state_dict`, random number generators of one's own, plain dicts. Saved along are the global
+            random number generators and, as `rnn_states`, what stateful RNN layers of a Keras model carry.
 
     Raises:
-        ConfigError: a setting is wrong; `UnsupportedStateError`: an object that cannot be saved, or state inside one.
+        ConfigError: a setting is wrong; `UnsupportedStateError`: an object that cannot be saved, or state inside one;
+            `StateError`: a Keras model with stateful RNN layers is not built yet.
         StorageError: the place cannot be written to, or has no space for what the policy keeps; or the mirror.
 
     Example:
@@ -91,9 +93,10 @@ class Checkpointer:
         **objects: Any,
     ) -> None:
         pace = Pace(mode=mode, snapshot=snapshot, max_staging_bytes=max_staging_bytes, writer_share=writer_share)
-        _check_names(objects)
+        object_names.check(objects, CheckpointPolicy.model_fields)
         objects = {name: as_stateful(obj) for name, obj in objects.items()}
         check_objects(objects)
+        objects = with_companions(objects)
         backend = open_backend(url, storage_options)
         second = open_mirror(backend.url, mirror, mirror_options)
         self.policy = CheckpointPolicy() if policy is None else checked_policy(policy)
@@ -170,7 +173,7 @@ class Checkpointer:
             self._save_unless_restored("end")
             self.wait()
             self._end_if_preempted()
-            self._training.end("stopped" if self._training.stopped else "complete")
+            self._training.end("complete")
         finally:
             self._epoch_of_loop = None
             self._preemption.uninstall()
@@ -351,14 +354,14 @@ class Checkpointer:
             MirrorFailedError: all is saved, and something of it did not reach the mirror.
             StorageError: all is saved, and the last rows of metrics could not be written: the store is away, or full.
         """
-        if self._closed:
-            return
-        if save:
-            self._end("end", "closed")
-        else:
-            self._end(None, "exception")
-        if self._preemption.requested:
-            self._preemption.end_training()
+        self._close("closed" if save else "exception")
+
+    def _close(self, cause: Cause) -> None:
+        """Do what `close` does, where an adapter knows better why training ended."""
+        if not self._closed:
+            self._end(None if cause == "exception" else "end", cause)
+            if self._preemption.requested:
+                self._preemption.end_training()
 
     def __enter__(self) -> Self:
         self._check_open("__enter__")
@@ -483,12 +486,3 @@ _SIGNALLED = Facts(
     last_saved_step=None,
     last_saved_time=0.0,
 )
-
-
-def _check_names(objects: Mapping[str, Any]) -> None:
-    for name, obj in objects.items():
-        if name in CheckpointPolicy.model_fields and isinstance(obj, int | float | str | None):
-            raise ConfigError(f"{name} is a setting of the policy: CheckpointPolicy({name}={obj!r}, …).")
-        why = object_names.why_not(name)
-        if why is not None:
-            raise ConfigError(f"an object of a Checkpointer cannot be called '{name}': {why}. Call it something else.")

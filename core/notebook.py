@@ -17,7 +17,7 @@ from .saver import Committed
 from .verdict import Verdict
 from .versions import versions
 
-Cause = Literal["complete", "stopped", "signal", "exception", "closed"]
+Cause = Literal["complete", "stopped", "callback", "signal", "exception", "closed"]
 
 
 class Notebook:

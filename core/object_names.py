@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Mapping
+from typing import Any
 
+from ..errors import ConfigError
 from . import rng
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def check(objects: Mapping[str, Any], settings: Container[str]) -> None:
+    """Raise unless objects can be called as they are; `settings` are names that a policy's settings have.
+
+    Raises:
+        ConfigError: one cannot, or is a setting.
+    """
+    for name, obj in objects.items():
+        if name in settings and isinstance(obj, int | float | str | None):
+            raise ConfigError(f"{name} is a setting of the policy: CheckpointPolicy({name}={obj!r}, …).")
+        why = why_not(name)
+        if why is not None:
+            raise ConfigError(f"an object of a Checkpointer cannot be called '{name}': {why}. Call it something else.")
 
 
 def why_not(name: str) -> str | None:

@@ -19,7 +19,10 @@ from .tensor import TensorSource
 
 
 class Adapter(Protocol):
-    """How a framework gives and takes state; a module with these functions is one."""
+    """How a framework gives and takes state; a module with these functions is one.
+
+    It may have one more, `companions(obj) -> dict[str, Any]`: what is saved beside `obj`, by what it is called.
+    """
 
     NAME: str
     """The framework's tag in state files and for `load(framework=…)`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, NoReturn, get_args
 
 from msgspec import Struct, StructMeta
 from msgspec.structs import force_setattr
@@ -17,7 +17,12 @@ _DEEPEST = 50
 
 
 class _Named(StructMeta):
-    """Makes named errors of fields that a rule does not have, or lacks."""
+    """Makes named errors of fields that a rule does not have, or lacks, and of one that is set."""
+
+    def __init__(cls, *made: Any, **options: Any) -> None:  # noqa: N805 - of a metaclass
+        super().__init__(*made, **options)
+        for method in ("__setattr__", "__delattr__"):  # msgspec has just set its own, in each class anew
+            setattr(cls, method, _unchanging)
 
     def __call__(cls, *values: Any, **fields: Any) -> Any:  # noqa: N805 - of a metaclass
         names = cls.__struct_fields__
@@ -39,6 +44,11 @@ class _Named(StructMeta):
             raise PolicyError(f"{cls.__name__}: it refers to itself, or is nested too deeply.") from None
         except TypeError as error:
             raise PolicyError(f"{cls.__name__}: {error}.") from None
+
+
+def _unchanging(rule: Any, field: str, *_value: object) -> NoReturn:
+    kind = type(rule).__name__
+    raise AttributeError(f"rules do not change, so {field} of {kind} stays. Make another one: {kind}(…).")
 
 
 def _too_many(rule: str, fields: tuple[str, ...], given: int) -> PolicyError:

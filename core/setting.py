@@ -58,6 +58,11 @@ class Setting(BaseModel):
         """Return the setting whose fields a JSON text holds. `options` are pydantic's."""
         return cast("Self", _checked(cls, super().model_validate_json, json_data, **options))
 
+    @classmethod
+    def model_validate_strings(cls, obj: Any, **options: Any) -> Self:
+        """Return the setting whose fields `obj` holds; numbers in text are refused. `options` are pydantic's."""
+        return cast("Self", _checked(cls, super().model_validate_strings, obj, **options))
+
     if not TYPE_CHECKING:  # with these in sight, a checker would believe that any field can be set
 
         def __setattr__(self, name: str, value: object) -> None:

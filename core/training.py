@@ -173,7 +173,7 @@ class Training:
         self._write()
 
     def end(self, cause: Cause, error: str | None = None) -> None:
-        """Note that training ended; what cannot be written now is told when this is closed.
+        """Note that training ended, "stopped" if that came from a monitor; `close` tells what cannot be written.
 
         Raises:
             Exception: a scalar on a device could not be read; that training ended is noted all the same.
@@ -181,7 +181,8 @@ class Training:
         try:
             self._drain_steps()
         finally:
-            self.notes.ended(self.position, "stopped" if cause == "closed" and self.stopped else cause, error)
+            by_itself = cause not in ("signal", "exception")
+            self.notes.ended(self.position, "stopped" if by_itself and self.stopped else cause, error)
             with contextlib.suppress(StorageError):
                 self._write()
 

@@ -132,8 +132,9 @@ class Ended(_Note, frozen=True, kw_only=True, omit_defaults=True):
     """The process let go of the run. Absent: it was killed, never closed its Checkpointer, or trains still."""
 
     kind: Literal["ended"] = "ended"
-    cause: Literal["complete", "stopped", "signal", "exception", "closed"]
-    """"complete": `epochs(n)` came to its end; "stopped": a monitor ended it; "closed": the loop ended by itself."""
+    cause: Literal["complete", "stopped", "callback", "signal", "exception", "closed"]
+    """"complete": all epochs were done; "stopped": a monitor ended it; "callback": another callback of `fit` did;
+    "closed": the loop ended by itself."""
     error: str | None = None
     """The class of the exception; None with "exception": the Checkpointer was closed without a last save."""
 

@@ -4,7 +4,7 @@ from ...storage.arrays import from_view
 from .best_checkpoint import BestCheckpoint
 from .model_checkpoint import ModelCheckpoint
 from .rng import capture_rng, restore_rng
-from .state import capture, mismatches, restore, role
+from .state import capture, companions, mismatches, restore, role
 from .tensors import defer, tensor
 from .weights import load_weights
 
@@ -19,6 +19,7 @@ __all__ = [  # noqa: RUF022 - what users write first, then what core calls
     "TENSOR_FILE_METADATA",
     "capture",
     "capture_rng",
+    "companions",
     "defer",
     "from_view",
     "mismatches",

@@ -17,6 +17,7 @@ from ...core.caller import warn_caller
 from ...core.checkpointer import Checkpointer
 from ...core.decision import Decision
 from ...core.hooks import Hook
+from ...core.notebook import Cause
 from ...core.policy import CheckpointPolicy, checked_policy
 from ...core.position import Position
 from ...core.retention import KeepAll, KeepBest, simple_keep_rules
@@ -122,8 +123,6 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         self._warn_of_unsaved(model)
-        carried = state.rnn_states(model)
-        objects = self._objects | ({_RNN_STATES: carried} if carried else {})
         policy = direction.directed(self.policy, lambda key: direction.compiled_direction(model, key))
         self._last = self._open = Checkpointer(
             self.url,
@@ -135,7 +134,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             hooks=self._hooks,
             model=model,
             optimizer=model.optimizer,
-            **objects,
+            **self._objects,
         )
         # If nobody fits again, the run is let go when this callback is forgotten, or at the end of the program.
         self._finalizer = weakref.finalize(self, _forget, self._open)
@@ -152,7 +151,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Close the steps before this batch: a batch's begin, not its end, is told by the thread that trains."""
         if batch:
-            self._opened().log_step(step=self._steps_before + batch)
+            self._opened().log_step(step=self._steps_before + self._steps_made(batch))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Count; with `steps_per_execution`, `batch` is the last one of several, even if the epoch ends before it."""
@@ -163,7 +162,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Log the epoch; stop training if a monitor says so; save what is due at the end."""
         opened = self._opened()
-        step = self._steps_before + self._steps_of_epoch()
+        step = self._steps_before + self._steps_made(self._steps)
         decision = opened.log(self._numbers(logs or {}), epoch=epoch, step=step)
         if decision.stop:
             self.model.stop_training = True
@@ -181,7 +180,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         try:
             late = ended._save_at_end()  # noqa: SLF001 - whoever ended `fit` did so after `on_epoch_end`
         finally:
-            self._let_go(save=True)
+            self._let_go(self._cause(ended))
         if late:
             warn_caller(_SAVED_LATE)
         if self.restore_best and ended.monitors:
@@ -196,7 +195,7 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             open_backend(self._mirror, self._mirror_options)
         if self._mode not in ("async", "sync"):
             raise ConfigError(f"unknown mode {self._mode!r} of a BestCheckpoint. Use mode='async' or mode='sync'.")
-        if taken := {"model", "optimizer", _RNN_STATES} & self._objects.keys():
+        if taken := {"model", "optimizer", state.RNN_STATES} & self._objects.keys():
             raise ConfigError(
                 f"objects cannot have the name {taken.pop()!r}: it is the model's own. Call it something else."
             )
@@ -240,9 +239,12 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 "with the weights of then; its first batches are trained on twice."
             )
 
-    def _steps_of_epoch(self) -> int:
-        """Return the steps that were counted; where the last several were fewer, as the optimizer says."""
-        counted, made = self._steps, self._made()
+    def _steps_made(self, counted: int) -> int:
+        """Return the steps of this epoch that were counted; where the last several were fewer, as the optimizer says.
+
+        Keras' hooks are told the same for the last ones, however many there were.
+        """
+        made = self._made()
         if made is None:
             return counted
         fewest = max(0, counted - self.model.steps_per_execution) + 1
@@ -251,12 +253,13 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
     def _made(self) -> int | None:
         """Return the steps of the optimizer, if only that knows of how many in an epoch Keras makes several at a time.
 
-        One that takes several batches for a step does not.
+        One that takes several batches for a step does not. To ask is to wait for the device.
         """
         optimizer = self.model.optimizer
         known = (self.params or {}).get("steps") is not None or self.model.steps_per_execution == 1
         if known or optimizer.gradient_accumulation_steps:
             return None
+        state.attach(self.model)
         return int(keras.ops.convert_to_numpy(optimizer.iterations))
 
     def _numbers(self, logs: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,21 +285,25 @@ class BestCheckpoint(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if self.verbose:
             say(f"\nRestoring model weights from the end of the best epoch: {(best.epoch or 0) + 1}.")
 
-    def _let_go(self, *, save: bool = False) -> None:
+    def _cause(self, ended: Checkpointer) -> Cause:
+        """Return why `fit` came to its end, unless a monitor wanted that. Keras does not say which callback did."""
+        if self.model.stop_training:
+            return "callback"
+        epochs = (self.params or {}).get("epochs")
+        return "closed" if epochs is None or ended.position.next_epoch < epochs else "complete"
+
+    def _let_go(self, cause: Cause = "exception") -> None:
         """Close what is open: at the end of `fit`, or before the next one, if an exception ended the last."""
         ended, self._open = self._open, None
         if ended is not None:
             self._finalizer.detach()
-            ended.close(save=save)
+            ended._close(cause)  # noqa: SLF001 - `close` does not know why
 
     def _opened(self) -> Checkpointer:
         if self._open is None:
             raise UsageError("a BestCheckpoint's hooks are for fit to call, from on_train_begin on.")
         return self._open
 
-
-_RNN_STATES = "rnn_states"
-"""The object of what stateful RNN layers carry. No weights: a model of another batch size has others."""
 
 _SAVED_LATE = (
     "a callback that is listed after BestCheckpoint ended fit, so the last epoch was saved late: the averages of an "

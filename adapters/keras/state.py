@@ -11,6 +11,9 @@ from ...errors import StateError
 from ...storage.statefile import Role
 from . import matching, tensors
 
+RNN_STATES = "rnn_states"
+"""What the object of these is called."""
+
 
 def role(obj: Any) -> Role | None:
     """Models and layers are weights, optimizers optimizers; variables, seed generators and metrics are state."""
@@ -63,14 +66,21 @@ def attach(layer: keras.Layer) -> None:
         sync()
 
 
-def rnn_states(model: keras.Model) -> list[keras.Variable]:
-    """Return what stateful RNN layers carry from batch to batch, which is in no `variables`; one for each batch size.
+def companions(obj: Any) -> dict[str, list[keras.Variable]]:
+    """Return what stateful RNN layers carry from batch to batch, which is in no `variables`, if there are any.
 
-    Public names do not lead to a layer inside another, as those of a Bidirectional are.
+    No weights: a model of another batch size has others. Public names do not lead to a layer inside another, as those
+    of a Bidirectional are.
+
+    Raises:
+        StateError: such a layer is in a model that is not built yet.
     """
-    layers = model._flatten_layers()  # noqa: SLF001 - see above
+    layers = obj._flatten_layers() if isinstance(obj, keras.Layer) else ()  # noqa: SLF001 - see above
     stateful = [layer for layer in layers if isinstance(layer, keras.layers.RNN) and layer.stateful]
-    return [state for layer in stateful for state in keras.tree.flatten(layer.states or ())]
+    if stateful:
+        check_built(obj)
+    carried = [state for layer in stateful for state in keras.tree.flatten(layer.states or ())]
+    return {RNN_STATES: carried} if carried else {}
 
 
 def check_built(layer: keras.Layer) -> None:

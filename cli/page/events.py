@@ -82,7 +82,7 @@ def _lines(source: Source) -> list[tuple[_Place, str]]:
             found.append((_Place(epoch=epoch + 0.5, step=step + 0.5), "resumed"))
         elif isinstance(entry, WentBack):
             found.append((_Place(epoch=epoch + 0.5, step=step + 0.5), "went back"))
-        elif isinstance(entry, Ended) and entry.cause in {"stopped", "signal", "exception"}:
+        elif isinstance(entry, Ended) and entry.cause in {"stopped", "callback", "signal", "exception"}:
             what = shown(entry.error or "broken off") if entry.cause == "exception" else entry.cause
             found.append((_Place(epoch=epoch, step=step), what))
     return found[-_MOST:]

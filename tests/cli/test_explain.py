@@ -374,6 +374,7 @@ ENDS = [
     pytest.param("exception", "ValueError", "An exception ended it: ValueError.", id="exception"),
     pytest.param("exception", "KeyboardInterrupt", "Ctrl-C ended it.", id="ctrl-c"),
     pytest.param("exception", None, "It was broken off: the Checkpointer was closed without a last", id="broken-off"),
+    pytest.param("callback", None, "Another callback of fit ended it (model.stop_training), as Early", id="callback"),
     pytest.param("closed", None, "The program closed the run when its loop had ended", id="closed"),
     pytest.param("stopped", None, "A monitor stopped it: val_loss is nan.", id="stopped"),
 ]

@@ -329,6 +329,8 @@ anything = st.sampled_from(
         (lambda: MonitorSpec("val_f1"), PolicyError, "by name: MonitorSpec(key='val_f1')"),
         (lambda: CheckpointPolicy.model_validate({"monitr": "loss"}), PolicyError, "Did you mean 'monitor'?"),
         (lambda: CheckpointPolicy.model_validate(3), PolicyError, "(got 3)"),
+        (lambda: CheckpointPolicy.model_validate_strings({"monitr": "loss"}), PolicyError, "Did you mean 'monitor'?"),
+        (lambda: CheckpointPolicy.model_validate_strings({"keep_last": "3"}), PolicyError, "keep_last must be"),
         (lambda: CheckpointPolicy.model_validate_json('{"monitr": 1}'), PolicyError, "Did you mean 'monitor'?"),
         (lambda: CheckpointPolicy.model_validate_json("{"), PolicyError, "Invalid JSON"),
         (lambda: CheckpointPolicy.from_json(3), PolicyError, "must be a text in JSON"),

@@ -176,7 +176,7 @@ def test_a_rule_does_not_change():
     rule = KeepBest(3)
     assert rule == KeepBest(n=3)
     assert hash(KeepAnyOf([KeepBest(3)])) == hash(KeepAnyOf((KeepBest(3),)))
-    with pytest.raises(Exception, match="immutable"):
+    with pytest.raises(AttributeError, match="do not change"):
         rule.n = 4
     with pytest.raises(PolicyError):
         replace(rule, n=0)

@@ -132,3 +132,14 @@ def test_a_rule_can_be_copied_and_pickled():
     policy = CheckpointPolicy(monitor="loss", keep=rule)
     for found in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy)), policy.model_copy()):
         assert (found, found.keep) == (policy, rule)
+
+
+def test_a_rule_does_not_change():
+    """Who sets or deletes a field is told to make another rule; the rule, copied or pickled, stays as it was."""
+    rule = KeepLast(3)
+    says = r"rules do not change, so n of KeepLast stays\. Make another one: KeepLast\(…\)\."
+    with pytest.raises(AttributeError, match=says):
+        rule.n = 4
+    with pytest.raises(AttributeError, match=says):
+        del rule.n
+    assert copy.deepcopy(rule) == pickle.loads(pickle.dumps(rule)) == KeepLast(3)

@@ -26,3 +26,16 @@ def test_steps_are_counted(make, dataset, url, steps_per_execution):
     model = make(steps_per_execution=steps_per_execution)
     model.fit(dataset, epochs=2, shuffle=False, verbose=0, callbacks=[BestCheckpoint(url, POLICY)])
     assert [found.step for found in open_run(url).checkpoints()] == [4, 8]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("steps_per_execution", [2, 3, 8])
+def test_steps_within_an_epoch(make, dataset, url, steps_per_execution):
+    """So has what is saved within an epoch: where the data ran out in the middle of several, not as many as planned."""
+    policy = CheckpointPolicy(every_n_steps=1, keep_all=True)
+    model = make(steps_per_execution=steps_per_execution)
+    model.fit(dataset, epochs=2, shuffle=False, verbose=0, callbacks=[BestCheckpoint(url, policy)])
+    saved = open_run(url).checkpoints()
+    made = [int(value) for one in saved for path, value in one.load("optimizer").items() if path.endswith("/iteration")]
+    assert [one.step for one in saved] == made
+    assert made[-1] == 8
