@@ -306,7 +306,7 @@ def test_verify_says_how_far_it_is(backend, small):
 
     class Watched(WrappedBackend):
         def _call(self, name, *args):
-            if name == "head":
+            if name == "head" and args[0].startswith("checkpoints/"):
                 looks.append(progress.current().progress(0.0))
             return super()._call(name, *args)
 
