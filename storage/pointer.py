@@ -35,7 +35,8 @@ def astray(backend: Backend, trusted: Trusted | None = None) -> list[Astray]:
     """Return what is wrong with the pointers of a run; each is as it should be, or absent, in a run that is whole.
 
     A pointer that was set before the best was committed is late, and no problem: a save is under way, or a crash ended
-    it, and the next one sets it. So this may be asked while training goes on. Not judged are runs without a best, and
+    it, and the next one sets it. So this may be asked while training goes on; of several trainings on one run, all but
+    one of which are refused, a slow one may set it last, and the next save sets it right. Not judged are runs without a best, and
     those with manifests that cannot be read. A folder in the pointer's place, as copying makes one of a link, is
     compared by the sizes of the files that it shares with the best, and by the state file; other files are others'.
 
