@@ -37,8 +37,9 @@ def astray(backend: Backend, trusted: Trusted | None = None) -> list[Astray]:
     A pointer that was set before the best was committed is late, and no problem: a save is under way, or a crash ended
     it, and the next one sets it. So this may be asked while training goes on; of several trainings on one run, all but
     one of which are refused, a slow one may set it last, and the next save sets it right. Not judged are runs without
-    a best, and those with manifests that cannot be read. A folder in the pointer's place, as copying makes one of a link, is
-    compared by the sizes of the files that it shares with the best, and by the state file; other files are others'.
+    a best, and those with manifests that cannot be read. A folder in the pointer's place, as copying makes one of a
+    link, is compared by the sizes of the files that it shares with the best, and by the state file; other files are
+    others'.
 
     With `trusted` the best is that of what is signed, and nothing is judged where something is not.
 
