@@ -115,6 +115,8 @@ class Account:
         self.by_name = {info.name: info for info in checkpoints}
         self.epochs: dict[int, Epoch] = {}
         """By number, from 0, in ascending order."""
+        self.begun: list[str] = []
+        """The checkpoints whose saves began, in order."""
         self.saved: dict[str, Saved] = {}
         """By checkpoint."""
         self.failed: dict[str, SaveFailed] = {}
@@ -163,6 +165,33 @@ class Account:
         """Checkpoint → the epoch at whose end it was decided to save it."""
         decided = (epoch.decided for epoch in self.epochs.values() if epoch.decided is not None)
         return {note.checkpoint: note.epoch for note in decided if note.checkpoint and note.epoch is not None}
+
+    @cached_property
+    def ended_well(self) -> AbstractSet[str]:
+        """The checkpoints whose saves ended well, by a note or, as a process may be killed before it, by what followed.
+
+        They are held, were resumed from, deleted by a later save, or are the parent of one that is held.
+        """
+        resumed = {turn.checkpoint for turn in self.turns if turn.checkpoint is not None}
+        known = {*self.saved, *self.by_name, *self.retired_by, *resumed}
+        numbers = {*(note.sequence for note in self.saved.values()), *(info.sequence for info in self.checkpoints)}
+        for before, name in itertools.pairwise(self.begun):
+            parent = self.by_name[name].parent if name in self.by_name else None
+            if parent is not None and parent not in numbers and before not in self.failed:
+                known.add(before)
+        return known
+
+    @cached_property
+    def unnoted(self) -> list[str]:
+        """The checkpoints whose saves ended well though no note says so."""
+        without = self.ended_well - {*self.saved, *self.failed}
+        return [name for name in self.begun if name in without]
+
+    @cached_property
+    def gone(self) -> list[str]:
+        """The checkpoints whose saves ended well and that are not held, though no note says that they were deleted."""
+        without = self.ended_well - {*self.by_name, *self.retired_by}
+        return [name for name in self.begun if name in without]
 
     def epoch_of(self, checkpoint: CheckpointInfo) -> Epoch | None:
         """Return the epoch of a checkpoint; None: training left the way it lies on, or nothing tells of it."""
@@ -297,6 +326,8 @@ class Account:
         if note.epoch is None:
             return
         epoch = self._epoch(note.epoch)
+        if note.checkpoint is not None:
+            self.begun.append(note.checkpoint)
         if note.event == "epoch":
             epoch.decided, epoch.policy = note, self.policy
         else:

@@ -205,7 +205,7 @@ def _what_became(run: Account, name: str) -> str:
         return f"its checkpoint was deleted after that of {place_of(run.retired_by[name].checkpoint, run)} was saved"
     if name in run.by_name:
         return "its checkpoint is there, and ranked by another value"
-    if name in run.saved:
+    if name in run.ended_well:
         return "its checkpoint is not there any more, or cannot be read"
     return "its save had not ended when the process did, or is under way"
 
@@ -218,22 +218,31 @@ def _saves(run: Account) -> list[str]:
     if not run.has_notes:
         return [f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there."]
     decided = [note for epoch in run.epochs.values() for note in epoch.notes]
-    begun = [note.checkpoint for note in decided if note.checkpoint is not None]
-    ended = sum(name in run.saved or name in run.by_name for name in begun)
-    well = "and" if ended == len(begun) else f"and {ended:,}"
+    ended = sum(name in run.ended_well for name in run.begun)
+    well = "and" if ended == len(run.begun) else f"and {ended:,}"
     there = f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there now"
-    lines = [f"{words.count(len(begun), 'save')} began {well} ended well; {there}."]
-    if run.retired_by:
-        kept, policies = keeps(run.policy), {id(policy): policy for policy in run.retired_under.values()}
-        then = set(map(keeps, policies.values()))
-        by = "" if kept is None else f", as the policy keeps {kept}"
-        why = by if then == {kept} else f", by the {'policy' if len(then) == 1 else 'policies'} in force then"
-        deleted = words.count(len(run.retired_by), "checkpoint")
-        lines.append(f"{deleted} {'was' if len(run.retired_by) == 1 else 'were'} deleted{why}.")
+    lines = [f"{words.count(len(run.begun), 'save')} began {well} ended well; {there}.", *_deleted(run)]
     busy = sum(note.busy for note in decided)
     if busy:
         lines.append(f"{words.count(busy, 'save')} that came due while the one before was being written: left out.")
     return [*lines, *shortened([*run.failed.values()], _failed, "time", "a save failed")]
+
+
+def _deleted(run: Account) -> Iterator[str]:
+    """Yield how many checkpoints were deleted and why, also without a note by a process that was killed after it."""
+    without = len(run.gone) if run.unnoted else 0
+    many = len(run.retired_by) + without
+    if many:
+        kept, policies = keeps(run.policy), {id(policy): policy for policy in run.retired_under.values()}
+        then = set(map(keeps, policies.values())) or {kept}
+        by = "" if kept is None else f", as the policy keeps {kept}"
+        why = by if then == {kept} else f", by the {'policy' if len(then) == 1 else 'policies'} in force then"
+        yield f"{words.count(many, 'checkpoint')} {'was' if many == 1 else 'were'} deleted{why}."
+    if without:
+        yield f"No note says so of {without:,} of them: a process was killed before it could write one."
+    elif run.gone:
+        more = words.count(len(run.gone), "more checkpoint")
+        yield f"{more} cannot be found or read; `keepbest verify` tells which."
 
 
 def _failed(note: SaveFailed) -> str:

@@ -321,6 +321,59 @@ def test_a_save_of_which_nothing_is_known(keepbest, tmp_path):
     assert saved[1].startswith("Nothing says what became of that save")
 
 
+def without_saved(url, *numbers):
+    """Take the notes from the journal that say that the saves of these epochs (from 1) ended, as a kill does."""
+    ends = [b'"checkpoint":"%b","sequence"' % names(url)[number].encode() for number in numbers]
+    return damage(url, lambda lines: [line for line in lines if not any(end in line for end in ends)])
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A run whose process was killed after its third save was committed, which no note says; another took it up."""
+    losses = [0.9, 0.8, 0.7, 0.6, 0.5]
+    train(tmp_path, losses[:3])
+    damage(tmp_path, lambda lines: [line for line in lines if b'"ended"' not in line])
+    without_saved(tmp_path, 3)
+    return train(tmp_path, losses)
+
+
+def test_a_save_that_ended_before_the_process_was_killed(keepbest, killed):
+    """A save is counted and told as one that ended well if what followed shows it, though its note was lost."""
+    name = names(killed)
+    assert sentences(keepbest("explain", killed), "Saves") == [
+        "5 saves began and ended well; 1 checkpoint is there now.",
+        "4 checkpoints were deleted, as the policy keeps the best one by val_loss, and the last one.",
+        "No note says so of 1 of them: a process was killed before it could write one.",
+    ]
+    saved = sentences(keepbest("explain", killed, "--epoch", "3"), "Saved")
+    assert saved[0] == f"Checkpoint {name[3]} was saved, as the policy saves every epoch and val_loss improved."
+    assert saved[1] == "It ended well. The process was killed before it could note so."
+    assert saved[2].startswith(f"It was deleted when {name[4]} (the end of epoch 4) had been saved")
+    assert saved[3].startswith("Training went on from it ")
+    assert "It is not there any more, or its manifest cannot be read; `keepbest verify` tells which." in sentences(
+        keepbest("explain", killed, "--epoch", "2"), "Saved"
+    )
+
+
+def test_a_save_that_a_later_one_shows(keepbest, tmp_path):
+    """The save before one that is held ended well, as that one's manifest shows, even if all its notes are lost."""
+    url = without_saved(train(tmp_path, [0.9, 0.8, 0.7]), 2, 3)
+    damage(url, lambda lines: [line for line in lines if b'"ended"' not in line])
+    assert sentences(keepbest("explain", url), "Saves")[0] == "3 saves began and ended well; 1 checkpoint is there now."
+    saved = sentences(keepbest("explain", url, "--epoch", "3"), "Saved")
+    assert saved[1] == "It became number 3 of the run. No note says so (yet)."
+
+
+def test_a_checkpoint_that_somebody_deleted(keepbest, tmp_path):
+    """Where no process was killed before its note, nobody is made answerable for a checkpoint that is not there."""
+    url = train(tmp_path, [0.9, 0.8], CheckpointPolicy(monitor="val_loss", keep_all=True))
+    Path(url, "commits", "00000001.json").unlink()
+    assert sentences(keepbest("explain", url), "Saves") == [
+        "2 saves began and ended well; 1 checkpoint is there now.",
+        "1 more checkpoint cannot be found or read; `keepbest verify` tells which.",
+    ]
+
+
 def test_the_monitor_may_go_by_another_epoch(keepbest, tmp_path):
     """With min_delta the best checkpoint and what patience counts from differ, and both are told."""
     url = train(tmp_path, [0.5, 0.495], min_delta=0.1)
