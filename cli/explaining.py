@@ -319,12 +319,20 @@ def ending(run: Account, now: float) -> Iterator[str]:
 
 def why_ended(end: Ended, decided: Sequence[Check]) -> str:
     """Return why a process let go of the run; `decided` are the last checks."""
+    if end.cause == "closed" and end.within is not None and end.planned is not None:
+        return f"The program left its loop in epoch {end.within + 1:,} of {end.planned:,}; no monitor stopped it."
     if end.cause in _ENDS:
         return _ENDS[end.cause]
     if end.cause == "exception":
         if end.error is None:
             return "It was broken off: the Checkpointer was closed without a last save."
-        return "Ctrl-C ended it." if end.error == "KeyboardInterrupt" else f"An exception ended it: {end.error}."
+        within = "" if end.within is None else f" in epoch {end.within + 1:,}"
+        said = f"{end.error}: {end.text}".rstrip(": .")
+        return (
+            f"Ctrl-C ended it{within}."
+            if end.error == "KeyboardInterrupt"
+            else f"An exception ended it{within}: {said}."
+        )
     return " ".join(why_stopped(check) for check in decided if check.stop) or "A monitor stopped it."
 
 

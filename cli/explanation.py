@@ -109,6 +109,12 @@ class EndJson(TypedDict):
     """"complete", "stopped" (by a monitor), "callback" (by another one of `fit`), "signal", "exception" or "closed"."""
     error: str | None
     """The class of the exception; null with "exception": the Checkpointer was closed without a last save."""
+    text: str
+    """The first line of what the exception said, as far as it was noted."""
+    epoch: int | None
+    """In which a loop over `epochs(n)` was left; null: none was, or it is not known."""
+    planned: int | None
+    """How many epochs that loop was to have."""
     time: float
     stopped_by: list[str]
     """What the monitors said that stopped it."""
@@ -329,6 +335,9 @@ def _end_to_json(run: Account) -> EndJson | None:
     return EndJson(
         cause=run.end.cause,
         error=run.end.error,
+        text=run.end.text,
+        epoch=run.end.within,
+        planned=run.end.planned,
         time=run.end.time,
         stopped_by=stopped if run.end.cause == "stopped" else [],
     )

@@ -294,7 +294,7 @@ def test_a_save_that_failed(keepbest, tmp_path):
     assert saved[0].startswith("A save of checkpoint epoch-002_")
     assert saved[1].startswith("That save failed: ")
     assert saved[1].endswith("Older checkpoints were not touched by it.")
-    assert "An exception ended it: SaveFailedError." in sentences(said, "End")[0]
+    assert sentences(said, "End")[0].startswith("An exception ended it: SaveFailedError: ")
 
 
 def test_a_save_that_was_left_out(keepbest, tmp_path):
@@ -451,6 +451,32 @@ def test_why_training_ended(keepbest, tmp_path, cause, error, sentence):
     assert end.startswith(sentence)
     assert end.endswith("That was 1 min ago.")
     assert keepbest("explain", url, "--json").json["end"]["cause"] == cause
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        ({"cause": "closed"}, "The program left its loop in epoch 5 of 10; no monitor stopped it."),
+        (
+            {"cause": "exception", "error": "RuntimeError", "text": "CUDA is out of memory."},
+            "An exception ended it in epoch 5: RuntimeError: CUDA is out of memory.",
+        ),
+        (
+            {"cause": "exception", "error": "KeyError", "text": "'lr'"},
+            "An exception ended it in epoch 5: KeyError: 'lr'.",
+        ),
+        ({"cause": "exception", "error": "KeyboardInterrupt"}, "Ctrl-C ended it in epoch 5."),
+    ],
+)
+def test_in_which_epoch_training_ended(keepbest, tmp_path, end, sentence):
+    """Where the note says in which epoch a loop was left, and what an exception said, that is told."""
+    began = Began(checkpoint=None, policy={}, **at(4))
+    url = journal(tmp_path, began, row(4, val_loss=0.5), Ended(**end, within=4, planned=10, **at(4)))
+    (told,) = sentences(keepbest("explain", url), "End")
+    assert told == f"{sentence} That was 1 min ago."
+    found = keepbest("explain", url, "--json").json["end"]
+    assert (found["epoch"], found["planned"], found["text"]) == (4, 10, end.get("text", ""))
+    assert sentence in keepbest("watch", url).out
 
 
 def test_where_no_end_was_written(keepbest, tmp_path):
@@ -838,7 +864,9 @@ def test_names_cannot_steer_the_terminal(keepbest, tmp_path):
     evil = "a\x1b]0;owned\x07\nb"
     decided = Decided(event="epoch", checkpoint=None, checks=(check(monitor=evil, reason=evil),), **at(0))
     began = Began(checkpoint=None, policy={"x": math.nan}, host=evil, **at(0))
-    url = journal(tmp_path, began, row(0, **{evil: 0.5}), decided, Ended(cause="exception", error=evil, **at(0)))
+    url = journal(
+        tmp_path, began, row(0, **{evil: 0.5}), decided, Ended(cause="exception", error=evil, text=evil, **at(0))
+    )
     for words in ([], ["--epoch", "1"]):
         said = keepbest("explain", url, *words)
         assert said.code == 0
