@@ -15,7 +15,7 @@ from ..storage.layout import checkpoint_place
 from ..storage.notes import Began, Check, Decided, Ended, SaveFailed, WentBack
 from . import words
 from .account import Account, Best, Better
-from .explaining_overfitting import overfitting
+from .explaining_overfitting import overfitting, unwatched
 
 MOST = 5
 """Of a kind that are told one by one; of more the first and the last."""
@@ -54,7 +54,7 @@ def story(run: Account, now: float) -> list[Section]:
         ("Training", _training(run, now)),
         ("Best", _best(run, bests, now)),
         ("Passed over", _passed_over(run, bests)),
-        ("Overfitting", [line for monitor in run.monitors for line in overfitting(run.overfitting(monitor))]),
+        ("Overfitting", _overfitting(run)),
         ("Saves", _saves(run)),
         ("End", list(ending(run, now))),
         ("Policy", _policy(run)),
@@ -210,6 +210,14 @@ def _what_became(run: Account, name: str) -> str:
     return "its save had not ended when the process did, or is under way"
 
 
+# ── overfitting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _overfitting(run: Account) -> list[str]:
+    watched = [line for monitor in run.monitors for line in overfitting(run.overfitting(monitor))]
+    return [*watched, *shortened(run.unwatched, unwatched, "metric", "no monitor watches them")]
+
+
 # ── saves ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -328,11 +336,9 @@ def why_ended(end: Ended, decided: Sequence[Check]) -> str:
             return "It was broken off: the Checkpointer was closed without a last save."
         within = "" if end.within is None else f" in epoch {end.within + 1:,}"
         said = f"{end.error}: {end.text}".rstrip(": .")
-        return (
-            f"Ctrl-C ended it{within}."
-            if end.error == "KeyboardInterrupt"
-            else f"An exception ended it{within}: {said}."
-        )
+        if end.error == "KeyboardInterrupt":
+            return f"Ctrl-C ended it{within}."
+        return f"An exception ended it{within}: {said}."
     return " ".join(why_stopped(check) for check in decided if check.stop) or "A monitor stopped it."
 
 

@@ -84,7 +84,7 @@ class AfterBestJson(TypedDict):
 
 
 class OverfittingJson(TypedDict):
-    """How one monitor stands to training."""
+    """How one metric stands to training."""
 
     monitor: str
     partner: str | None
@@ -161,6 +161,8 @@ class ExplainJson(TypedDict):
     """One for each monitor, the primary one first."""
     passed_over: list[PassedOverJson]
     overfitting: list[OverfittingJson]
+    unwatched_overfitting: list[OverfittingJson]
+    """Of metrics that no monitor watches, those that overfit or did so; `monitor` is such a metric's name."""
     end: EndJson | None
     """null: no end was written; the process was killed, never closed the Checkpointer, or is training."""
     policy: dict[str, Any] | None
@@ -275,6 +277,7 @@ def to_json(found: Explanation) -> ExplainJson:
         best=[_best_to_json(run, best) for best in bests],
         passed_over=[_passed_to_json(found) for found in passed],
         overfitting=[_overfitting_to_json(run.overfitting(monitor)) for monitor in run.monitors],
+        unwatched_overfitting=[_overfitting_to_json(found) for found in run.unwatched],
         end=_end_to_json(run),
         policy=None if run.settings is None else dict(run.settings),
         lost=LostJson(lines=run.lost.lines, rows=run.lost.rows),

@@ -105,7 +105,7 @@ def test_the_story_of_a_run(keepbest, told):
             "It overfits: since its best, in epoch 6, val_loss got worse (0.5 to 0.86) while train_loss got better "
             "(0.166667 to 0.0833333), over 6 checks."
         ),
-        "Over 5 checks at a time it was seen in epochs 9 to 12.",
+        "Over 5 checks at a time overfitting by val_loss was seen in epochs 9 to 12.",
         "val_loss is 0.776667 worse than train_loss in epoch 12.",
     ]
     assert sentences(said, "End")[0].startswith(
@@ -122,7 +122,7 @@ def test_overfitting_is_told_with_the_checks_it_was_seen_over(keepbest, tmp_path
     """The policy says how many; fewer see it sooner."""
     url = overfitted(str(tmp_path / "run"), overfit_window=3)
     assert sentences(keepbest("explain", url), "Overfitting")[1] == (
-        "Over 3 checks at a time it was seen in epochs 8 to 12."
+        "Over 3 checks at a time overfitting by val_loss was seen in epochs 8 to 12."
     )
 
 
@@ -517,7 +517,7 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         )
     url = journal(tmp_path, *entries)
     assert sentences(keepbest("explain", url), "Overfitting") == [
-        "Overfitting was seen in epochs 2 to 3. The last 5 checks show no such trend.",
+        "Overfitting by val_loss was seen in epochs 2 to 3. The last 5 checks show no such trend.",
         "val_loss is 0.1 worse than train_loss in epoch 4.",
     ]
 
@@ -527,13 +527,16 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
     [
         (
             [0.5, 0.3, 0.6, 0.9],
-            "Whether it overfits cannot be said yet: both were logged at 4 checks, and a trend takes 5.",
+            (
+                "Whether it overfits by val_loss cannot be said yet: val_loss and train_loss were logged together at 4 "
+                "checks, and a trend takes 5."
+            ),
         ),
         (
             [0.5, 0.3, 0.6, 0.2, 0.5, 0.3],
             (
-                "No overfitting was seen: over no 5 checks was there a clear trend of val_loss to the worse beside one "
-                "of train_loss to the better."
+                "No overfitting by val_loss was seen: in no 5 checks in a row did it clearly get worse while "
+                "train_loss got better."
             ),
         ),
     ],
@@ -559,7 +562,9 @@ def test_overfitting_is_judged_since_the_best(keepbest, tmp_path, validation, ov
             ckpt.log(val_loss=validation[epoch], train_loss=1 / (epoch + 1))
     said = sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0]
     after = keepbest("explain", tmp_path / "run", "--json").json["overfitting"][0]["after_best"]
-    assert said.startswith("It overfits: since its best, in epoch 2," if overfits else "No overfitting was seen")
+    assert said.startswith(
+        "It overfits: since its best, in epoch 2," if overfits else "No overfitting by val_loss was seen"
+    )
     assert (after["overfits"], after["checks"]) == (overfits, len(validation) - 1 - validation.index(min(validation)))
 
 
@@ -572,6 +577,63 @@ def test_overfitting_since_shortly_is_told_by_its_checks(keepbest, tmp_path):
     assert sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0] == (
         "It overfits, seen in epoch 6: val_loss gets worse while train_loss gets better, over the 5 checks up to then."
     )
+
+
+def train_classifier(url, accuracies, **more):
+    """Train one epoch for each; val_loss, which is monitored, gets better all along."""
+    with Checkpointer(url, CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(len(accuracies)):
+            loss = 1 / (epoch + 1)
+            others = {name: values[epoch] for name, values in more.items()}
+            ckpt.log(val_loss=loss, train_loss=loss, val_acc=accuracies[epoch], train_acc=1 - loss, **others)
+    return str(url)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "sentence"),
+    [
+        (
+            [0.5, 0.8, 0.79, 0.78, 0.77, 0.76, 0.75, 0.74],
+            (
+                "val_acc, which no monitor watches, overfits: since its best, in epoch 2, it got worse (0.8 to 0.74) "
+                "while train_acc got better (0.5 to 0.875), over 6 checks."
+            ),
+        ),
+        (
+            [0.5, 0.6, 0.7, 0.8, 0.79, 0.78, 0.77, 0.76],
+            (
+                "val_acc, which no monitor watches, overfits, seen in epoch 8 (found now, in the history): it gets "
+                "worse while train_acc gets better, over the 5 checks up to then."
+            ),
+        ),
+        (
+            [0.9, 0.8, 0.7, 0.6, 0.5, 0.7, 0.8, 0.95],
+            (
+                "val_acc, which no monitor watches, overfitted in epoch 5 (found now, in the history); the last 5 "
+                "checks show no such trend."
+            ),
+        ),
+    ],
+    ids=["since-best", "now", "before"],
+)
+def test_overfitting_by_a_metric_that_no_monitor_watches(keepbest, tmp_path, accuracies, sentence):
+    """What the report shades of a metric that is only logged, explain tells, and that nobody watches it."""
+    url = train_classifier(tmp_path / "run", accuracies)
+    told = sentences(keepbest("explain", url), "Overfitting")
+    assert told[0].startswith("No overfitting by val_loss was seen: ")
+    assert told[2:] == [sentence]
+    (found,) = keepbest("explain", url, "--json").json["unwatched_overfitting"]
+    assert (found["monitor"], found["partner"], found["noted"]) == ("val_acc", "train_acc", False)
+    assert keepbest("report", url, "-o", tmp_path / "page.html").code == 0
+    assert "Overfitting by val_acc, shaded" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_metrics_that_say_nothing_of_overfitting_are_not_told(keepbest, tmp_path):
+    """Whose direction nobody knows, or what stands beside no training metric, is not judged."""
+    worse = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    url = train_classifier(tmp_path / "run", worse[::-1], val_odd=worse, train_odd=worse[::-1], val_f1=worse)
+    assert len(sentences(keepbest("explain", url), "Overfitting")) == 2
+    assert keepbest("explain", url, "--json").json["unwatched_overfitting"] == []
 
 
 def test_overfitting_needs_a_training_value(keepbest, tmp_path):
@@ -607,7 +669,7 @@ def test_a_run_without_notes(keepbest, tmp_path):
             "It overfits: since its best, in epoch 2, val_loss got worse (0.5 to 1) while train_loss got better "
             "(0.333333 to 0.125), over 5 checks."
         ),
-        "Over 5 checks at a time it was seen in epochs 6 to 7 (found now, in the history).",
+        "Over 5 checks at a time overfitting by val_loss was seen in epochs 6 to 7 (found now, in the history).",
     ]
     assert sentences(said, "End") == ["Whether and why it ended is not known; the last row was logged 1 min ago."]
     assert keepbest("explain", url, "--json").json["notes"] is False

@@ -251,7 +251,7 @@ def test_an_epoch_of_a_loop_that_was_left_before_is_not_noted(tmp_path):
     assert (journal(tmp_path)[-1].within, journal(tmp_path)[-1].planned) == (None, None)
 
 
-class Unspeakable(Exception):
+class UnspeakableError(Exception):
     """Its text cannot be had."""
 
     def __str__(self):
@@ -269,7 +269,7 @@ class Unspeakable(Exception):
         (ValueError("x" * 1000), "x" * 199 + "…"),
         (OSError("a\udcffb"), "a\\udcffb"),
         (MemoryError(), ""),
-        (Unspeakable(), ""),
+        (UnspeakableError(), ""),
     ],
     ids=["lines", "passwords", "long", "no-text", "nothing", "unspeakable"],
 )
