@@ -247,7 +247,8 @@ def _deleted(run: Account) -> Iterator[str]:
         why = by if then == {kept} else f", by the {'policy' if len(then) == 1 else 'policies'} in force then"
         yield f"{words.count(many, 'checkpoint')} {'was' if many == 1 else 'were'} deleted{why}."
     if without:
-        yield f"No note says so of {without:,} of them: a process was killed before it could write one."
+        of = "" if without == many else f" of {without:,} of them"
+        yield f"No note says so{of}: a process was killed before it could write one."
     elif run.gone:
         more = words.count(len(run.gone), "more checkpoint")
         yield f"{more} cannot be found or read; `keepbest verify` tells which."
