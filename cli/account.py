@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from ..core.direction import Mode
+from ..core.direction import Mode, direction, known_direction
 from ..core.overfitting import OverfittingWatch, generalisation_gap, training_partners
 from ..core.recorded import RecordedPolicy, read_policy
 from ..core.retention import KeepAll, KeepBest, KeepLast, SimpleKeepRule, simple_keep_rules
@@ -75,7 +75,7 @@ class Better(Struct, frozen=True, kw_only=True):
 
 
 class Overfitting(Struct, frozen=True, kw_only=True):
-    """How one monitor stands to training."""
+    """How one metric stands to training."""
 
     monitor: str
     partner: str | None
@@ -115,6 +115,8 @@ class Account:
         self.by_name = {info.name: info for info in checkpoints}
         self.epochs: dict[int, Epoch] = {}
         """By number, from 0, in ascending order."""
+        self.begun: list[str] = []
+        """The checkpoints whose saves began, in order."""
         self.saved: dict[str, Saved] = {}
         """By checkpoint."""
         self.failed: dict[str, SaveFailed] = {}
@@ -163,6 +165,33 @@ class Account:
         """Checkpoint → the epoch at whose end it was decided to save it."""
         decided = (epoch.decided for epoch in self.epochs.values() if epoch.decided is not None)
         return {note.checkpoint: note.epoch for note in decided if note.checkpoint and note.epoch is not None}
+
+    @cached_property
+    def ended_well(self) -> AbstractSet[str]:
+        """The checkpoints whose saves ended well, by a note or, as a process may be killed before it, by what followed.
+
+        They are held, were resumed from, deleted by a later save, or are the parent of one that is held.
+        """
+        resumed = {turn.checkpoint for turn in self.turns if turn.checkpoint is not None}
+        known = {*self.saved, *self.by_name, *self.retired_by, *resumed}
+        numbers = {*(note.sequence for note in self.saved.values()), *(info.sequence for info in self.checkpoints)}
+        for before, name in itertools.pairwise(self.begun):
+            parent = self.by_name[name].parent if name in self.by_name else None
+            if parent is not None and parent not in numbers and before not in self.failed:
+                known.add(before)
+        return known
+
+    @cached_property
+    def unnoted(self) -> list[str]:
+        """The checkpoints whose saves ended well though no note says so."""
+        without = self.ended_well - {*self.saved, *self.failed}
+        return [name for name in self.begun if name in without]
+
+    @cached_property
+    def gone(self) -> list[str]:
+        """The checkpoints whose saves ended well and that are not held, though no note says that they were deleted."""
+        without = self.ended_well - {*self.by_name, *self.retired_by}
+        return [name for name in self.begun if name in without]
 
     def epoch_of(self, checkpoint: CheckpointInfo) -> Epoch | None:
         """Return the epoch of a checkpoint; None: training left the way it lies on, or nothing tells of it."""
@@ -220,10 +249,12 @@ class Account:
         ]
 
     def overfitting(self, monitor: str) -> Overfitting:
-        """Return how a monitor stands to training: as it was noted, else as the history shows."""
-        mode = self.monitors[monitor]
-        logged = {name for epoch in self.closed if epoch.row for name in epoch.row.metrics}
-        partner = next((name for name in training_partners(monitor) if name in logged), None)
+        """Return how a monitor stands to training: as it was noted, else as the history shows.
+
+        Another metric may be asked for, too, if its name says in which direction it improves.
+        """
+        mode = self.monitors.get(monitor) or direction(monitor)
+        partner = next((name for name in training_partners(monitor) if name in self._logged), None)
         noted = {epoch.number: check for epoch in self.closed for check in checks(epoch, monitor)}
         if noted:
             gaps = {number: check.gap for number, check in noted.items() if check.gap is not None}
@@ -242,6 +273,14 @@ class Account:
             since=_since(gaps, set(seen)) if seen and seen[-1] == last else None,
             after_best=after_best(list(self._pairs(monitor, partner)), mode, window),
         )
+
+    @cached_property
+    def unwatched(self) -> list[Overfitting]:
+        """How metrics stand to training that no monitor watches, if they overfit or did so: as the report shades it."""
+        names = [name for name in self._logged if name not in self.monitors and known_direction(name) is not None]
+        paired = [name for name in names if not self._logged.keys().isdisjoint(training_partners(name))]
+        found = map(self.overfitting, paired)
+        return [each for each in found if each.seen or (each.after_best is not None and each.after_best.overfits)]
 
     def kept_as(self, checkpoint: CheckpointInfo) -> list[str]:
         """Return why a checkpoint is there: "the best by val_loss", "one of the last 3", "a milestone, every 5 epochs".
@@ -297,10 +336,17 @@ class Account:
         if note.epoch is None:
             return
         epoch = self._epoch(note.epoch)
+        if note.checkpoint is not None:
+            self.begun.append(note.checkpoint)
         if note.event == "epoch":
             epoch.decided, epoch.policy = note, self.policy
         else:
             epoch.saves.append(note)
+
+    @cached_property
+    def _logged(self) -> dict[str, None]:
+        """The metrics of epochs, in the order in which they were first logged."""
+        return dict.fromkeys(name for epoch in self.closed if epoch.row for name in epoch.row.metrics)
 
     def _epoch(self, number: int) -> Epoch:
         return self.epochs.setdefault(number, Epoch(number=number))

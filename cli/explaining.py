@@ -15,7 +15,7 @@ from ..storage.layout import checkpoint_place
 from ..storage.notes import Began, Check, Decided, Ended, SaveFailed, WentBack
 from . import words
 from .account import Account, Best, Better
-from .explaining_overfitting import overfitting
+from .explaining_overfitting import overfitting, unwatched
 
 MOST = 5
 """Of a kind that are told one by one; of more the first and the last."""
@@ -54,7 +54,7 @@ def story(run: Account, now: float) -> list[Section]:
         ("Training", _training(run, now)),
         ("Best", _best(run, bests, now)),
         ("Passed over", _passed_over(run, bests)),
-        ("Overfitting", [line for monitor in run.monitors for line in overfitting(run.overfitting(monitor))]),
+        ("Overfitting", _overfitting(run)),
         ("Saves", _saves(run)),
         ("End", list(ending(run, now))),
         ("Policy", _policy(run)),
@@ -205,9 +205,17 @@ def _what_became(run: Account, name: str) -> str:
         return f"its checkpoint was deleted after that of {place_of(run.retired_by[name].checkpoint, run)} was saved"
     if name in run.by_name:
         return "its checkpoint is there, and ranked by another value"
-    if name in run.saved:
+    if name in run.ended_well:
         return "its checkpoint is not there any more, or cannot be read"
     return "its save had not ended when the process did, or is under way"
+
+
+# ── overfitting ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _overfitting(run: Account) -> list[str]:
+    watched = [line for monitor in run.monitors for line in overfitting(run.overfitting(monitor))]
+    return [*watched, *shortened(run.unwatched, unwatched, "metric", "no monitor watches them")]
 
 
 # ── saves ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -218,22 +226,32 @@ def _saves(run: Account) -> list[str]:
     if not run.has_notes:
         return [f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there."]
     decided = [note for epoch in run.epochs.values() for note in epoch.notes]
-    begun = [note.checkpoint for note in decided if note.checkpoint is not None]
-    ended = sum(name in run.saved or name in run.by_name for name in begun)
-    well = "and" if ended == len(begun) else f"and {ended:,}"
+    ended = sum(name in run.ended_well for name in run.begun)
+    well = "and" if ended == len(run.begun) else f"and {ended:,}"
     there = f"{held} {'is' if len(run.checkpoints) == 1 else 'are'} there now"
-    lines = [f"{words.count(len(begun), 'save')} began {well} ended well; {there}."]
-    if run.retired_by:
-        kept, policies = keeps(run.policy), {id(policy): policy for policy in run.retired_under.values()}
-        then = set(map(keeps, policies.values()))
-        by = "" if kept is None else f", as the policy keeps {kept}"
-        why = by if then == {kept} else f", by the {'policy' if len(then) == 1 else 'policies'} in force then"
-        deleted = words.count(len(run.retired_by), "checkpoint")
-        lines.append(f"{deleted} {'was' if len(run.retired_by) == 1 else 'were'} deleted{why}.")
+    lines = [f"{words.count(len(run.begun), 'save')} began {well} ended well; {there}.", *_deleted(run)]
     busy = sum(note.busy for note in decided)
     if busy:
         lines.append(f"{words.count(busy, 'save')} that came due while the one before was being written: left out.")
     return [*lines, *shortened([*run.failed.values()], _failed, "time", "a save failed")]
+
+
+def _deleted(run: Account) -> Iterator[str]:
+    """Yield how many checkpoints were deleted and why, also without a note by a process that was killed after it."""
+    without = len(run.gone) if run.unnoted else 0
+    many = len(run.retired_by) + without
+    if many:
+        kept, policies = keeps(run.policy), {id(policy): policy for policy in run.retired_under.values()}
+        then = set(map(keeps, policies.values())) or {kept}
+        by = "" if kept is None else f", as the policy keeps {kept}"
+        why = by if then == {kept} else f", by the {'policy' if len(then) == 1 else 'policies'} in force then"
+        yield f"{words.count(many, 'checkpoint')} {'was' if many == 1 else 'were'} deleted{why}."
+    if without:
+        of = "" if without == many else f" of {without:,} of them"
+        yield f"No note says so{of}: a process was killed before it could write one."
+    elif run.gone:
+        more = words.count(len(run.gone), "more checkpoint")
+        yield f"{more} cannot be found or read; `keepbest verify` tells which."
 
 
 def _failed(note: SaveFailed) -> str:
@@ -310,12 +328,18 @@ def ending(run: Account, now: float) -> Iterator[str]:
 
 def why_ended(end: Ended, decided: Sequence[Check]) -> str:
     """Return why a process let go of the run; `decided` are the last checks."""
+    if end.cause == "closed" and end.within is not None and end.planned is not None:
+        return f"The program left its loop in epoch {end.within + 1:,} of {end.planned:,}; no monitor stopped it."
     if end.cause in _ENDS:
         return _ENDS[end.cause]
     if end.cause == "exception":
         if end.error is None:
             return "It was broken off: the Checkpointer was closed without a last save."
-        return "Ctrl-C ended it." if end.error == "KeyboardInterrupt" else f"An exception ended it: {end.error}."
+        within = "" if end.within is None else f" in epoch {end.within + 1:,}"
+        said = f"{end.error}: {end.text}".rstrip(": .")
+        if end.error == "KeyboardInterrupt":
+            return f"Ctrl-C ended it{within}."
+        return f"An exception ended it{within}: {said}."
     return " ".join(why_stopped(check) for check in decided if check.stop) or "A monitor stopped it."
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ..storage.layout import weights_name, whole_name
-from ..storage.notes import Check, Decided
+from ..storage.notes import Began, Check, Decided
 from . import words
 from .account import Account, Epoch
 from .explaining import Section, keeps, place_of, reason, saves, seconds, way, why_ended, why_stopped
@@ -127,10 +127,9 @@ def _save(run: Account, epoch: Epoch, note: Decided, now: float) -> Iterator[str
         none = _why_none(note, why, saves(epoch.policy or run.policy))
         yield f"No checkpoint was saved{_at(note) or ' at its end'}{none}."
         return
-    saved = any(name in known for known in (run.saved, run.by_name, run.retired_by))
-    begun = f"Checkpoint {name} was saved" if saved else f"A save of checkpoint {name} began"
+    begun = f"Checkpoint {name} was saved" if name in run.ended_well else f"A save of checkpoint {name} began"
     yield f"{begun}{_at(note)}, as {why}."
-    yield from _became(run, name)
+    yield from _became(run, name, killed=any(isinstance(turn, Began) and turn.time >= note.time for turn in run.turns))
     yield from _kept(run, name)
     turns = [turn for turn in run.turns if turn.checkpoint == name]
     if turns:
@@ -154,7 +153,8 @@ def _at(note: Decided) -> str:
     return " after it"
 
 
-def _became(run: Account, name: str) -> Iterator[str]:
+def _became(run: Account, name: str, *, killed: bool) -> Iterator[str]:
+    """Yield what became of a save; `killed`: another process came after the one that made it."""
     saved, failed = run.saved.get(name), run.failed.get(name)
     if saved is not None:
         yield (
@@ -163,8 +163,10 @@ def _became(run: Account, name: str) -> Iterator[str]:
         )
     elif failed is not None:
         yield f"That save failed: {failed.error.removesuffix('.')}. Older checkpoints were not touched by it."
-    elif name in run.by_name:
-        yield f"It became number {run.by_name[name].sequence} of the run; how long that took was not noted."
+    elif name in run.ended_well:
+        number = f"It became number {run.by_name[name].sequence} of the run" if name in run.by_name else "It ended well"
+        why = "The process was killed before it could note so" if killed else "No note says so (yet)"
+        yield f"{number}. {why}."
     else:
         yield "Nothing says what became of that save: it is under way, or the process was killed before it ended."
 
@@ -189,7 +191,7 @@ def _kept(run: Account, name: str) -> Iterator[str]:
         tense = "keeps" if then == keeps(run.policy) else "then was to keep"
         why = "" if then is None else f", as the policy {tense} {then}"
         yield f"It was deleted when {place_of(after.checkpoint, run)} had been saved{why}."
-    elif name in run.saved:
+    elif name in run.ended_well:
         yield "It is not there any more, or its manifest cannot be read; `keepbest verify` tells which."
 
 

@@ -1,4 +1,4 @@
-"""Explaining overfitting: how one monitor stands to training, in plain sentences. Pure."""
+"""Explaining overfitting: how one metric stands to training, in plain sentences. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def overfitting(found: Overfitting) -> Iterator[str]:
     if found.after_best is not None and found.after_best.overfits:
         yield from _since_best(found, found.after_best, partner)
     elif found.since is not None:
-        yield _lately(found, found.since, partner)
+        yield f"It overfits, {_up_to_now(found, found.since, found.monitor, partner)}"
         if found.since in found.gaps and found.since != found.last:
             before = f"; in epoch {found.since + 1} it was {_gap(found.gaps[found.since])}"
     else:
@@ -30,33 +30,48 @@ def overfitting(found: Overfitting) -> Iterator[str]:
     yield f"{found.monitor} is {_gap(found.gaps[found.last])} than {partner} in epoch {found.last + 1}{before}."
 
 
+def unwatched(found: Overfitting) -> str:
+    """Return that a metric overfits, or did so, that no monitor watches: one sentence."""
+    partner, name = found.partner or "training", f"{found.monitor}, which no monitor watches,"
+    if found.after_best is not None and found.after_best.overfits:
+        return f"{name} overfits: {_after(found.after_best, 'it', partner)}."
+    if found.since is not None:
+        return f"{name} overfits, {_up_to_now(found, found.since, 'it', partner)}"
+    return f"{name} overfitted in {_epochs(found.seen)}{_how(found)}; the last {_window(found)} show no such trend."
+
+
 def _since_best(found: Overfitting, after: AfterBest, partner: str) -> Iterator[str]:
-    worse, better = _change(after.validation), _change(after.training)
-    yield (
-        f"It overfits: since its best, in epoch {after.epoch + 1}, {found.monitor} got worse ({worse}) while "
-        f"{partner} got better ({better}), over {words.count(after.checks, 'check')}."
-    )
+    yield f"It overfits: {_after(after, found.monitor, partner)}."
     if found.seen:
-        yield f"Over {_window(found)} at a time it was seen in {_epochs(found.seen)}{_how(found)}."
+        seen = f"overfitting by {found.monitor} was seen in {_epochs(found.seen)}{_how(found)}"
+        yield f"Over {_window(found)} at a time {seen}."
 
 
-def _lately(found: Overfitting, since: int, partner: str) -> str:
-    seen = f"seen from epoch {since + 1} on" if since != found.last else f"seen in epoch {since + 1}"
+def _after(after: AfterBest, name: str, partner: str) -> str:
+    worse, better = _change(after.validation), _change(after.training)
     return (
-        f"It overfits, {seen}{_how(found)}: {found.monitor} gets worse while {partner} gets better, over the "
-        f"{_window(found)} up to then."
+        f"since its best, in epoch {after.epoch + 1}, {name} got worse ({worse}) while {partner} got better "
+        f"({better}), over {words.count(after.checks, 'check')}"
     )
+
+
+def _up_to_now(found: Overfitting, since: int, name: str, partner: str) -> str:
+    seen = f"seen from epoch {since + 1} on" if since != found.last else f"seen in epoch {since + 1}"
+    return f"{seen}{_how(found)}: {name} gets worse while {partner} gets better, over the {_window(found)} up to then."
 
 
 def _not_now(found: Overfitting, partner: str) -> str:
+    name = found.monitor
     if found.seen:
-        seen = f"Overfitting was seen in {_epochs(found.seen)}{_how(found)}."
+        seen = f"Overfitting by {name} was seen in {_epochs(found.seen)}{_how(found)}."
         return f"{seen} The last {_window(found)} show no such trend."
     if len(found.gaps) < found.window:
-        both = words.count(len(found.gaps), "check")
-        return f"Whether it overfits cannot be said yet: both were logged at {both}, and a trend takes {found.window}."
-    trend = f"a clear trend of {found.monitor} to the worse beside one of {partner} to the better"
-    return f"No overfitting was seen{_how(found)}: over no {_window(found)} was there {trend}."
+        both = f"{name} and {partner} were logged together at {words.count(len(found.gaps), 'check')}"
+        return f"Whether it overfits by {name} cannot be said yet: {both}, and a trend takes {found.window}."
+    return (
+        f"No overfitting by {name} was seen{_how(found)}: in no {_window(found)} in a row did it clearly get worse "
+        f"while {partner} got better."
+    )
 
 
 def _how(found: Overfitting) -> str:

@@ -84,7 +84,7 @@ class AfterBestJson(TypedDict):
 
 
 class OverfittingJson(TypedDict):
-    """How one monitor stands to training."""
+    """How one metric stands to training."""
 
     monitor: str
     partner: str | None
@@ -109,6 +109,12 @@ class EndJson(TypedDict):
     """"complete", "stopped" (by a monitor), "callback" (by another one of `fit`), "signal", "exception" or "closed"."""
     error: str | None
     """The class of the exception; null with "exception": the Checkpointer was closed without a last save."""
+    text: str
+    """The first line of what the exception said, as far as it was noted."""
+    epoch: int | None
+    """In which a loop over `epochs(n)` was left; null: none was, or it is not known."""
+    planned: int | None
+    """How many epochs that loop was to have."""
     time: float
     stopped_by: list[str]
     """What the monitors said that stopped it."""
@@ -155,6 +161,8 @@ class ExplainJson(TypedDict):
     """One for each monitor, the primary one first."""
     passed_over: list[PassedOverJson]
     overfitting: list[OverfittingJson]
+    unwatched_overfitting: list[OverfittingJson]
+    """Of metrics that no monitor watches, those that overfit or did so; `monitor` is such a metric's name."""
     end: EndJson | None
     """null: no end was written; the process was killed, never closed the Checkpointer, or is training."""
     policy: dict[str, Any] | None
@@ -269,6 +277,7 @@ def to_json(found: Explanation) -> ExplainJson:
         best=[_best_to_json(run, best) for best in bests],
         passed_over=[_passed_to_json(found) for found in passed],
         overfitting=[_overfitting_to_json(run.overfitting(monitor)) for monitor in run.monitors],
+        unwatched_overfitting=[_overfitting_to_json(found) for found in run.unwatched],
         end=_end_to_json(run),
         policy=None if run.settings is None else dict(run.settings),
         lost=LostJson(lines=run.lost.lines, rows=run.lost.rows),
@@ -329,6 +338,9 @@ def _end_to_json(run: Account) -> EndJson | None:
     return EndJson(
         cause=run.end.cause,
         error=run.end.error,
+        text=run.end.text,
+        epoch=run.end.within,
+        planned=run.end.planned,
         time=run.end.time,
         stopped_by=stopped if run.end.cause == "stopped" else [],
     )

@@ -10,6 +10,9 @@ from . import words
 from .account import Account
 from .explaining import reason, seconds, way, why_ended, why_stopped
 
+_MOMENT = 60.0
+"""Seconds within which whoever was heard of is probably there still."""
+
 
 def is_step(entry: Row | Note) -> bool:
     """Return whether it is the row of a single step."""
@@ -96,6 +99,8 @@ def state(account: Account, now: float) -> str:
     heard = max((entry.time for entry in account.entries), default=None)
     if heard is None:
         return "no journal, so there is nothing to follow" if account.checkpoints else "nothing is logged yet"
+    if now - heard <= _MOMENT:
+        return f"probably training, as it was heard of {words.age(heard, now)}; else killed, or never closed"
     return f"training, killed, or never closed; last heard of {words.age(heard, now)}"
 
 

@@ -166,10 +166,12 @@ class Checkpointer:
                     continue
                 self._training.begin()
                 self._epoch_of_loop = self.position.next_epoch
+                self._training.notes.loops(self._epoch_of_loop, n)
                 yield self._epoch_of_loop
                 if self._resumption.going_back is None and self.position.next_epoch == self._epoch_of_loop:
                     self.log()  # nothing to say is fine without a monitor; with one it is an error that names it
             self._epoch_of_loop = None
+            self._training.notes.looped()
             self._save_unless_restored("end")
             self.wait()
             self._end_if_preempted()
@@ -375,7 +377,7 @@ class Checkpointer:
             return
         try:
             last: Event | None = None if self._closed or isinstance(error, SystemExit) else "exception"
-            self._end(last, "exception", type(error).__name__)
+            self._end(last, "exception", error)
         except Exception as second:  # noqa: BLE001 - the user is about to see what ended training: this must not hide it
             error.add_note(f"keepbest: {second}")
 
@@ -458,7 +460,7 @@ class Checkpointer:
             )
         return self._objects[name]
 
-    def _end(self, event: Event | None, cause: Cause, error: str | None = None) -> None:
+    def _end(self, event: Event | None, cause: Cause, error: BaseException | None = None) -> None:
         """Save for the last time, wait for it and for the mirror, let go; each also if what comes before it fails."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from ..errors import KeepbestError
 from ..storage.notes import Began, Check, Decided, Ended, Note, Saved, SaveFailed, WentBack
+from ..storage.printable import without_passwords
 from .metric import Measured
 from .monitor import MetricMonitor
 from .policy import CheckpointPolicy
@@ -16,6 +18,12 @@ from .position import Position
 from .saver import Committed
 from .verdict import Verdict
 from .versions import versions
+
+_LONGEST = 200
+"""Characters of what an exception says."""
+
+_QUERY = re.compile(r"(\w[\w+.-]*://[^\s?]*)\?[^\s,;)'\"]+")
+"""A URL up to its query, which may be signed."""
 
 Cause = Literal["complete", "stopped", "callback", "signal", "exception", "closed"]
 
@@ -34,6 +42,7 @@ class Notebook:
         self._turned = True
         """Training begins, or goes on from `_from`, and that is not noted yet."""
         self._ended = True
+        self._loop: tuple[int, int] | None = None
         self._checks: tuple[Check, ...] = ()
 
     def begin(self, position: Position) -> bool:
@@ -54,6 +63,14 @@ class Notebook:
     def went_back(self, checkpoint: str) -> None:
         """Training goes on from a checkpoint, if it does."""
         self._from, self._turned = checkpoint, True
+
+    def loops(self, epoch: int, planned: int) -> None:
+        """Keep in which epoch a loop is, and of how many, until it is left: only then nothing else is said of it."""
+        self._loop = (epoch, planned)
+
+    def looped(self) -> None:
+        """The loop came to its end."""
+        self._loop = None
 
     def judged(
         self,
@@ -116,12 +133,35 @@ class Notebook:
         written = why.encode(errors="backslashreplace").decode()  # a path may have bytes that are no text
         self._write(SaveFailed(checkpoint=checkpoint, error=written, **_at(position)))
 
-    def ended(self, position: Position, cause: Cause, error: str | None = None) -> None:
+    def ended(self, position: Position, cause: Cause, error: BaseException | None = None) -> None:
         """Note that the training of this process ended; once, unless it goes on after all."""
         if self._ended:
             return
         self._ended = True
-        self._write(Ended(cause=cause, error=error, **_at(position)))
+        within, planned = self._loop or (None, None)
+        if within is not None and not within <= position.next_epoch <= within + 1:
+            within = planned = None  # the loop was left, and training went on without it
+        self._write(
+            Ended(
+                cause=cause,
+                error=None if error is None else type(error).__name__,
+                text="" if error is None else said(error),
+                within=within,
+                planned=planned,
+                **_at(position),
+            )
+        )
+
+
+def said(error: BaseException) -> str:
+    """Return the first line of what an exception says, of at most 200 characters, without what in a URL is secret."""
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001 - its text is a stranger's code; who sees the error itself needs none of it
+        return ""
+    line = _QUERY.sub(r"\1?…", without_passwords(next(iter(text.splitlines()), "")))
+    short = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return short.encode(errors="backslashreplace").decode()
 
 
 def _at(position: Position) -> dict[str, Any]:

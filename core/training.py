@@ -172,7 +172,7 @@ class Training:
         self.notes.decided(self.position, event, reasons, checkpoint=checkpoint, busy=busy)
         self._write()
 
-    def end(self, cause: Cause, error: str | None = None) -> None:
+    def end(self, cause: Cause, error: BaseException | None = None) -> None:
         """Note that training ended, "stopped" if that came from a monitor; `close` tells what cannot be written.
 
         Raises:

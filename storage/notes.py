@@ -137,6 +137,12 @@ class Ended(_Note, frozen=True, kw_only=True, omit_defaults=True):
     "closed": the loop ended by itself."""
     error: str | None = None
     """The class of the exception; None with "exception": the Checkpointer was closed without a last save."""
+    text: str = ""
+    """The first line of what the exception said, at most 200 characters, without passwords in URLs."""
+    within: Natural | None = None
+    """The epoch, from 0, in which a loop over `epochs(n)` was left; None: it was not, or nobody knows."""
+    planned: Natural | None = None
+    """How many epochs that loop was to have, those of earlier processes included."""
 
 
 Note = Began | Decided | Saved | SaveFailed | WentBack | Ended

@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from ...core.direction import Mode, direction
-from ...errors import ConfigError, KeepbestError
+from ...core.direction import Mode, known_direction
+from ...errors import KeepbestError
 from ...storage.backend import open_backend
 from ...storage.checkpoint import Checkpoint
 from ...storage.history import Row
@@ -46,10 +46,7 @@ class Source(Struct, frozen=True, kw_only=True):
 
     def mode(self, metric: str) -> Mode | None:
         """Return the direction in which a metric improves: as it is monitored, else as its name says; None: unknown."""
-        try:
-            return self.modes.get(metric) or direction(metric, "auto")
-        except ConfigError:
-            return None
+        return self.modes.get(metric) or known_direction(metric)
 
 
 def read(url: str, storage_options: Mapping[str, Any], *, most: int) -> Source:

@@ -105,7 +105,7 @@ def test_the_story_of_a_run(keepbest, told):
             "It overfits: since its best, in epoch 6, val_loss got worse (0.5 to 0.86) while train_loss got better "
             "(0.166667 to 0.0833333), over 6 checks."
         ),
-        "Over 5 checks at a time it was seen in epochs 9 to 12.",
+        "Over 5 checks at a time overfitting by val_loss was seen in epochs 9 to 12.",
         "val_loss is 0.776667 worse than train_loss in epoch 12.",
     ]
     assert sentences(said, "End")[0].startswith(
@@ -122,7 +122,7 @@ def test_overfitting_is_told_with_the_checks_it_was_seen_over(keepbest, tmp_path
     """The policy says how many; fewer see it sooner."""
     url = overfitted(str(tmp_path / "run"), overfit_window=3)
     assert sentences(keepbest("explain", url), "Overfitting")[1] == (
-        "Over 3 checks at a time it was seen in epochs 8 to 12."
+        "Over 3 checks at a time overfitting by val_loss was seen in epochs 8 to 12."
     )
 
 
@@ -294,7 +294,7 @@ def test_a_save_that_failed(keepbest, tmp_path):
     assert saved[0].startswith("A save of checkpoint epoch-002_")
     assert saved[1].startswith("That save failed: ")
     assert saved[1].endswith("Older checkpoints were not touched by it.")
-    assert "An exception ended it: SaveFailedError." in sentences(said, "End")[0]
+    assert sentences(said, "End")[0].startswith("An exception ended it: SaveFailedError: ")
 
 
 def test_a_save_that_was_left_out(keepbest, tmp_path):
@@ -319,6 +319,63 @@ def test_a_save_of_which_nothing_is_known(keepbest, tmp_path):
     saved = sentences(keepbest("explain", url, "--epoch", "1"), "Saved")
     assert saved[0] == "A save of checkpoint epoch-001_abcdef began, as the policy saves by epochs."
     assert saved[1].startswith("Nothing says what became of that save")
+
+
+def without_saved(url, *numbers):
+    """Take the notes from the journal that say that the saves of these epochs (from 1) ended, as a kill does."""
+    ends = [b'"checkpoint":"%b","sequence"' % names(url)[number].encode() for number in numbers]
+    return damage(url, lambda lines: [line for line in lines if not any(end in line for end in ends)])
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A run whose process was killed after its third save was committed, which no note says; another took it up."""
+    losses = [0.9, 0.8, 0.7, 0.6, 0.5]
+    train(tmp_path, losses[:3])
+    damage(tmp_path, lambda lines: [line for line in lines if b'"ended"' not in line])
+    without_saved(tmp_path, 3)
+    return train(tmp_path, losses)
+
+
+def test_a_save_that_ended_before_the_process_was_killed(keepbest, killed):
+    """A save is counted and told as one that ended well if what followed shows it, though its note was lost."""
+    name = names(killed)
+    assert sentences(keepbest("explain", killed), "Saves") == [
+        "5 saves began and ended well; 1 checkpoint is there now.",
+        "4 checkpoints were deleted, as the policy keeps the best one by val_loss, and the last one.",
+        "No note says so of 1 of them: a process was killed before it could write one.",
+    ]
+    saved = sentences(keepbest("explain", killed, "--epoch", "3"), "Saved")
+    assert saved[0] == f"Checkpoint {name[3]} was saved, as the policy saves every epoch and val_loss improved."
+    assert saved[1] == "It ended well. The process was killed before it could note so."
+    assert saved[2].startswith(f"It was deleted when {name[4]} (the end of epoch 4) had been saved")
+    assert saved[3].startswith("Training went on from it ")
+    assert "It is not there any more, or its manifest cannot be read; `keepbest verify` tells which." in sentences(
+        keepbest("explain", killed, "--epoch", "2"), "Saved"
+    )
+
+
+def test_a_save_that_a_later_one_shows(keepbest, tmp_path):
+    """The save before one that is held ended well, as that one's manifest shows, even if all its notes are lost."""
+    url = without_saved(train(tmp_path, [0.9, 0.8, 0.7]), 2, 3)
+    damage(url, lambda lines: [line for line in lines if b'"ended"' not in line])
+    assert sentences(keepbest("explain", url), "Saves") == [
+        "3 saves began and ended well; 1 checkpoint is there now.",
+        "2 checkpoints were deleted, as the policy keeps the best one by val_loss, and the last one.",
+        "No note says so: a process was killed before it could write one.",
+    ]
+    saved = sentences(keepbest("explain", url, "--epoch", "3"), "Saved")
+    assert saved[1] == "It became number 3 of the run. No note says so (yet)."
+
+
+def test_a_checkpoint_that_somebody_deleted(keepbest, tmp_path):
+    """Where no process was killed before its note, nobody is made answerable for a checkpoint that is not there."""
+    url = train(tmp_path, [0.9, 0.8], CheckpointPolicy(monitor="val_loss", keep_all=True))
+    Path(url, "commits", "00000001.json").unlink()
+    assert sentences(keepbest("explain", url), "Saves") == [
+        "2 saves began and ended well; 1 checkpoint is there now.",
+        "1 more checkpoint cannot be found or read; `keepbest verify` tells which.",
+    ]
 
 
 def test_the_monitor_may_go_by_another_epoch(keepbest, tmp_path):
@@ -400,6 +457,32 @@ def test_why_training_ended(keepbest, tmp_path, cause, error, sentence):
     assert keepbest("explain", url, "--json").json["end"]["cause"] == cause
 
 
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        ({"cause": "closed"}, "The program left its loop in epoch 5 of 10; no monitor stopped it."),
+        (
+            {"cause": "exception", "error": "RuntimeError", "text": "CUDA is out of memory."},
+            "An exception ended it in epoch 5: RuntimeError: CUDA is out of memory.",
+        ),
+        (
+            {"cause": "exception", "error": "KeyError", "text": "'lr'"},
+            "An exception ended it in epoch 5: KeyError: 'lr'.",
+        ),
+        ({"cause": "exception", "error": "KeyboardInterrupt"}, "Ctrl-C ended it in epoch 5."),
+    ],
+)
+def test_in_which_epoch_training_ended(keepbest, tmp_path, end, sentence):
+    """Where the note says in which epoch a loop was left, and what an exception said, that is told."""
+    began = Began(checkpoint=None, policy={}, **at(4))
+    url = journal(tmp_path, began, row(4, val_loss=0.5), Ended(**end, within=4, planned=10, **at(4)))
+    (told,) = sentences(keepbest("explain", url), "End")
+    assert told == f"{sentence} That was 1 min ago."
+    found = keepbest("explain", url, "--json").json["end"]
+    assert (found["epoch"], found["planned"], found["text"]) == (4, 10, end.get("text", ""))
+    assert sentence in keepbest("watch", url).out
+
+
 def test_where_no_end_was_written(keepbest, tmp_path):
     """A process that was killed, one that never closed and one that trains look alike: all are named, and how old."""
     url = journal(tmp_path, Began(checkpoint=None, policy={}, **at(0)), row(0, val_loss=0.5))
@@ -438,7 +521,7 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
         )
     url = journal(tmp_path, *entries)
     assert sentences(keepbest("explain", url), "Overfitting") == [
-        "Overfitting was seen in epochs 2 to 3. The last 5 checks show no such trend.",
+        "Overfitting by val_loss was seen in epochs 2 to 3. The last 5 checks show no such trend.",
         "val_loss is 0.1 worse than train_loss in epoch 4.",
     ]
 
@@ -448,13 +531,16 @@ def test_overfitting_that_is_over(keepbest, tmp_path):
     [
         (
             [0.5, 0.3, 0.6, 0.9],
-            "Whether it overfits cannot be said yet: both were logged at 4 checks, and a trend takes 5.",
+            (
+                "Whether it overfits by val_loss cannot be said yet: val_loss and train_loss were logged together at 4 "
+                "checks, and a trend takes 5."
+            ),
         ),
         (
             [0.5, 0.3, 0.6, 0.2, 0.5, 0.3],
             (
-                "No overfitting was seen: over no 5 checks was there a clear trend of val_loss to the worse beside one "
-                "of train_loss to the better."
+                "No overfitting by val_loss was seen: in no 5 checks in a row did it clearly get worse while "
+                "train_loss got better."
             ),
         ),
     ],
@@ -480,7 +566,9 @@ def test_overfitting_is_judged_since_the_best(keepbest, tmp_path, validation, ov
             ckpt.log(val_loss=validation[epoch], train_loss=1 / (epoch + 1))
     said = sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0]
     after = keepbest("explain", tmp_path / "run", "--json").json["overfitting"][0]["after_best"]
-    assert said.startswith("It overfits: since its best, in epoch 2," if overfits else "No overfitting was seen")
+    assert said.startswith(
+        "It overfits: since its best, in epoch 2," if overfits else "No overfitting by val_loss was seen"
+    )
     assert (after["overfits"], after["checks"]) == (overfits, len(validation) - 1 - validation.index(min(validation)))
 
 
@@ -493,6 +581,63 @@ def test_overfitting_since_shortly_is_told_by_its_checks(keepbest, tmp_path):
     assert sentences(keepbest("explain", tmp_path / "run"), "Overfitting")[0] == (
         "It overfits, seen in epoch 6: val_loss gets worse while train_loss gets better, over the 5 checks up to then."
     )
+
+
+def train_classifier(url, accuracies, **more):
+    """Train one epoch for each; val_loss, which is monitored, gets better all along."""
+    with Checkpointer(url, CheckpointPolicy(monitor="val_loss"), model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(len(accuracies)):
+            loss = 1 / (epoch + 1)
+            others = {name: values[epoch] for name, values in more.items()}
+            ckpt.log(val_loss=loss, train_loss=loss, val_acc=accuracies[epoch], train_acc=1 - loss, **others)
+    return str(url)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "sentence"),
+    [
+        (
+            [0.5, 0.8, 0.79, 0.78, 0.77, 0.76, 0.75, 0.74],
+            (
+                "val_acc, which no monitor watches, overfits: since its best, in epoch 2, it got worse (0.8 to 0.74) "
+                "while train_acc got better (0.5 to 0.875), over 6 checks."
+            ),
+        ),
+        (
+            [0.5, 0.6, 0.7, 0.8, 0.79, 0.78, 0.77, 0.76],
+            (
+                "val_acc, which no monitor watches, overfits, seen in epoch 8 (found now, in the history): it gets "
+                "worse while train_acc gets better, over the 5 checks up to then."
+            ),
+        ),
+        (
+            [0.9, 0.8, 0.7, 0.6, 0.5, 0.7, 0.8, 0.95],
+            (
+                "val_acc, which no monitor watches, overfitted in epoch 5 (found now, in the history); the last 5 "
+                "checks show no such trend."
+            ),
+        ),
+    ],
+    ids=["since-best", "now", "before"],
+)
+def test_overfitting_by_a_metric_that_no_monitor_watches(keepbest, tmp_path, accuracies, sentence):
+    """What the report shades of a metric that is only logged, explain tells, and that nobody watches it."""
+    url = train_classifier(tmp_path / "run", accuracies)
+    told = sentences(keepbest("explain", url), "Overfitting")
+    assert told[0].startswith("No overfitting by val_loss was seen: ")
+    assert told[2:] == [sentence]
+    (found,) = keepbest("explain", url, "--json").json["unwatched_overfitting"]
+    assert (found["monitor"], found["partner"], found["noted"]) == ("val_acc", "train_acc", False)
+    assert keepbest("report", url, "-o", tmp_path / "page.html").code == 0
+    assert "Overfitting by val_acc, shaded" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_metrics_that_say_nothing_of_overfitting_are_not_told(keepbest, tmp_path):
+    """Whose direction nobody knows, or what stands beside no training metric, is not judged."""
+    worse = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    url = train_classifier(tmp_path / "run", worse[::-1], val_odd=worse, train_odd=worse[::-1], val_f1=worse)
+    assert len(sentences(keepbest("explain", url), "Overfitting")) == 2
+    assert keepbest("explain", url, "--json").json["unwatched_overfitting"] == []
 
 
 def test_overfitting_needs_a_training_value(keepbest, tmp_path):
@@ -528,7 +673,7 @@ def test_a_run_without_notes(keepbest, tmp_path):
             "It overfits: since its best, in epoch 2, val_loss got worse (0.5 to 1) while train_loss got better "
             "(0.333333 to 0.125), over 5 checks."
         ),
-        "Over 5 checks at a time it was seen in epochs 6 to 7 (found now, in the history).",
+        "Over 5 checks at a time overfitting by val_loss was seen in epochs 6 to 7 (found now, in the history).",
     ]
     assert sentences(said, "End") == ["Whether and why it ended is not known; the last row was logged 1 min ago."]
     assert keepbest("explain", url, "--json").json["notes"] is False
@@ -785,7 +930,9 @@ def test_names_cannot_steer_the_terminal(keepbest, tmp_path):
     evil = "a\x1b]0;owned\x07\nb"
     decided = Decided(event="epoch", checkpoint=None, checks=(check(monitor=evil, reason=evil),), **at(0))
     began = Began(checkpoint=None, policy={"x": math.nan}, host=evil, **at(0))
-    url = journal(tmp_path, began, row(0, **{evil: 0.5}), decided, Ended(cause="exception", error=evil, **at(0)))
+    url = journal(
+        tmp_path, began, row(0, **{evil: 0.5}), decided, Ended(cause="exception", error=evil, text=evil, **at(0))
+    )
     for words in ([], ["--epoch", "1"]):
         said = keepbest("explain", url, *words)
         assert said.code == 0

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 import keepbest as library
 from keepbest import Checkpointer, CheckpointPolicy
-from keepbest.cli import viewers
+from keepbest.cli import telling, viewers
+from keepbest.cli.account import Account
 from keepbest.cli.follower import Follower, follow, wait_for
 from keepbest.errors import UnreachableError
 from keepbest.storage.backend import open_backend
@@ -186,8 +187,22 @@ def test_ctrl_c_ends_it(tmp_path):
     ran = run_in_terminal(COMMAND, "watch", begun(tmp_path), "--interval", "30s", columns=100, interrupt="last saved")
     assert ran.code == 130
     text = "\n".join(ran.screen)
-    assert "training, killed, or never closed; last heard of" in text
+    assert "probably training, as it was heard of " in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("ago", "said"),
+    [
+        (2, "probably training, as it was heard of 2 s ago; else killed, or never closed"),
+        (3600, "training, killed, or never closed; last heard of 1 h ago"),
+    ],
+)
+def test_a_run_of_which_no_end_is_known(ago, said):
+    """Of a run that was heard of a moment ago the likely is said first; of another one nothing is likely."""
+    now = 1.7e9
+    entry = Row(kind="epoch", epoch=0, step=1, time=now - ago, metrics={})
+    assert telling.state(Account("runs/7", [entry], []), now) == said
 
 
 def test_a_small_terminal_loses_old_events_only(tmp_path):

@@ -230,6 +230,60 @@ def test_the_end_stands_behind_the_last_steps(tmp_path):
     assert kinds(journal(tmp_path))[-2:] == ["step", "ended"]
 
 
+def test_a_loop_that_is_left_is_noted_with_its_epoch(tmp_path):
+    """Who leaves the loop over `epochs(n)` has noted in which epoch that was, and how many were planned."""
+    with Checkpointer(tmp_path, model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(10):
+            ckpt.log(loss=1.0)
+            if epoch == 4:
+                break
+    end = journal(tmp_path)[-1]
+    assert (end.cause, end.within, end.planned) == ("closed", 4, 10)
+
+
+def test_an_epoch_of_a_loop_that_was_left_before_is_not_noted(tmp_path):
+    """Training that went on after its loop was left did not end in that loop's epoch."""
+    with Checkpointer(tmp_path, model=Weights()) as ckpt:
+        for _epoch in ckpt.epochs(10):
+            break
+        ckpt.log(loss=1.0)
+        ckpt.log(loss=1.0)
+    assert (journal(tmp_path)[-1].within, journal(tmp_path)[-1].planned) == (None, None)
+
+
+class UnspeakableError(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("CUDA is out of memory.\nTry less."), "CUDA is out of memory."),
+        (
+            ValueError("no answer of https://me:secret@host/x?sig=secret, twice"),
+            "no answer of https://me@host/x?…, twice",
+        ),
+        (ValueError("x" * 1000), "x" * 199 + "…"),
+        (OSError("a\udcffb"), "a\\udcffb"),
+        (MemoryError(), ""),
+        (UnspeakableError(), ""),
+    ],
+    ids=["lines", "passwords", "long", "no-text", "nothing", "unspeakable"],
+)
+def test_what_an_exception_said_is_noted(tmp_path, error, text):
+    """Of the exception that ended training stand its class, the first line of its text, and the epoch."""
+    with pytest.raises(type(error)), Checkpointer(tmp_path, model=Weights()) as ckpt:
+        for epoch in ckpt.epochs(5):
+            if epoch == 2:
+                raise error
+            ckpt.log(loss=1.0)
+    end = journal(tmp_path)[-1]
+    assert (end.cause, end.error, end.text, end.within, end.planned) == ("exception", type(error).__name__, text, 2, 5)
+
+
 def test_a_save_that_could_not_begin_is_noted(tmp_path):
     """A state that cannot be saved any more: the decision to save is followed by why nothing came of it."""
     weights = {"w": 1.0}

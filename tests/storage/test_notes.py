@@ -53,7 +53,7 @@ NOTES = [
     Saved(checkpoint="a", sequence=1, nbytes=10, blocked=0.001, seconds=0.1, retired=("b",), **AT),
     SaveFailed(checkpoint="b", error="StorageFullError: full", **AT),
     WentBack(checkpoint="a", **AT),
-    Ended(cause="exception", error="ValueError", **AT),
+    Ended(cause="exception", error="ValueError", text="no", within=3, planned=5, **AT),
 ]
 
 
