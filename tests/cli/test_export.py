@@ -73,3 +73,15 @@ def test_standard_output_is_no_target(keepbest, run, tmp_path, monkeypatch):
     assert "nothing is written to standard output: name a folder, or a file that ends in .safetensors" in said.err
     assert not (tmp_path / "-").exists()
     assert keepbest("export", run, "best", "./-").code == 0
+
+
+def test_of_a_damaged_checkpoint_it_says_which_verb_finds_whole_ones(keepbest, run, place, tmp_path):
+    """The advice is for the command line, and names no checkpoint that may be the one that is gone."""
+    for name in place.files():
+        if name.startswith("checkpoints/epoch-002"):
+            place.delete(name)
+    said = keepbest("export", run, "best", tmp_path / "x.safetensors")
+    assert said.code == 2
+    assert "`keepbest verify` lists which checkpoints of the run are whole" in said.err
+    assert "ckpt." not in said.err
+    assert "restore" not in said.err
