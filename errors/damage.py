@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from .base import KeepbestError
 
-_GO_BACK = (
-    "`keepbest verify` lists which checkpoints of the run are whole. A training goes on from one of those by "
-    "ckpt.restore(number), or ckpt.restore('best') if that is whole, called before ckpt.epochs(n), or in place of "
-    "ckpt.resume(): both begin with the latest."
-)
-
 
 class DamagedError(KeepbestError, ValueError):
     """What is stored is not what was written.
@@ -32,7 +26,11 @@ class DamagedManifestError(DamagedError):
     def __init__(self, location: str, problem: str) -> None:
         self.location, self.problem = location, problem
         self.fact = f"the manifest {location} is damaged: {problem}. Other checkpoints of the run are not affected."
-        super().__init__(f"{self.fact} {_GO_BACK}")
+        super().__init__(
+            f"the manifest {location} is damaged: {problem}. Other checkpoints of the run are not affected. `keepbest "
+            "verify` lists which are whole; a training goes on from one of those by ckpt.restore(number), or "
+            "ckpt.restore('best'), called before ckpt.epochs(n), or in place of ckpt.resume()."
+        )
 
 
 class DamagedFileError(DamagedError):
@@ -47,7 +45,11 @@ class DamagedFileError(DamagedError):
         self.location, self.problem, self.tensor = location, problem, tensor
         what = f"the tensor '{tensor}' in {location}" if tensor is not None else location
         self.fact = f"{what} is damaged: {problem}."
-        super().__init__(f"{self.fact} Nothing was restored. {_GO_BACK}")
+        super().__init__(
+            f"{what} is damaged: {problem}. Nothing was restored. `keepbest verify` lists which checkpoints of the run "
+            "are whole; a training goes on from one of those by ckpt.restore(number), or ckpt.restore('best') if that "
+            "is whole, called before ckpt.epochs(n), or in place of ckpt.resume(): both begin with the latest."
+        )
 
 
 class UnsupportedFormatError(DamagedError):
