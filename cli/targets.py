@@ -22,6 +22,7 @@ def check_target(folder: Path) -> None:
         if place is not None and Run(open_backend(place)).exists():
             raise click.BadParameter(
                 f"{printable(place)} is itself a run, and nothing is put into one from outside, so nothing was "
-                f"written. Give a place beside it, such as {printable(place)}-weights/. To copy a whole run, copy its folder.",
+                f"written. Give a place beside it, such as {printable(place)}-weights/. To copy a whole run, "
+                "copy its folder.",
                 param_hint="TARGET",
             )

@@ -76,6 +76,6 @@ def warn_of_missing(missing: Sequence[CheckpointInfo], url: str) -> None:
     more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
     warn_caller(
         f"the files of {names}{more} in {url} are gone: somebody deleted them, and not the commits. What is gone "
-        "cannot be restored, and may keep a place among the best that another checkpoint would have. Put the files back; or "
-        f"end this training, delete {commits}{more} in {url}, too, and resume."
+        "cannot be restored, and may keep a place among the best that another checkpoint would have. Put the files "
+        f"back; or end this training, delete {commits}{more} in {url}, too, and resume."
     )
