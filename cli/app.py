@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from ..errors import KeepbestError, StateMismatchError, did_you_mean
+from ..errors import DamagedFileError, DamagedManifestError, KeepbestError, StateMismatchError, did_you_mean
 from ..storage.printable import printable
 from . import install, output
 from .words import printable_lines
@@ -111,14 +111,24 @@ class Verbs(click.Group):
         except KeepbestError as error:
             if ctx.meta.get(TRACEBACK):
                 click.echo(printable_lines("".join(traceback.format_exception(error))), err=True, nl=False)
-            lines = isinstance(error, StateMismatchError)  # one for each difference; their names are quoted in it
-            raise click.ClickException((printable_lines if lines else printable)(str(error))) from error
+            raise click.ClickException(_in_words_of_the_shell(error)) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in NEEDED:
                 raise
             what, extra = NEEDED[package]
             raise click.ClickException(f"{what} {install(extra)}") from error
+
+
+def _in_words_of_the_shell(error: KeepbestError) -> str:
+    """Return what an error says, with advice for who types it in place of that for who writes a program."""
+    match error:
+        case DamagedFileError() | DamagedManifestError():
+            return printable(f"{error.fact} `keepbest verify` lists which checkpoints of the run are whole.")
+        case StateMismatchError():  # a line for each difference; their names are quoted in it
+            return printable_lines(f"{error.fact}\nNothing was written. Give the --model that it was saved from.")
+        case _:
+            return printable(str(error))
 
 
 @click.group(

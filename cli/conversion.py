@@ -16,6 +16,7 @@ from ..storage.foreign import Placed, place
 from ..storage.printable import printable
 from ..storage.run import Run, open_run
 from . import converting, screen, words
+from .targets import check_target
 
 DEFAULT_SHARD = "5GB"
 DEFAULT_NAME = "model"
@@ -89,6 +90,7 @@ def out(url: str, storage_options: Mapping[str, Any], target: str, settings: Map
         if settings[key] is not None and kind != only:
             raise click.UsageError(f"{option} goes with {'a folder' if only == 'hf' else 'a .weights.h5 file'}.")
     run = open_run(url, storage_options=storage_options)
+    check_target(path if kind == "hf" else path.parent)
     checkpoint = _checkpoint(run, settings["which"])
     name = _object(checkpoint, settings["name"])
     force = bool(settings["force"])

@@ -71,10 +71,13 @@ def export(  # noqa: PLR0913, PLR0917 - one for each word of the command line
     .safetensors takes the model's weights; any other is a folder, made if need be, and takes all tensor files. Every
     file is checked against its digest, and none appears before all are right.
     """
-    from ..storage.run import open_run  # noqa: PLC0415 - help needs none of it
+    from ..storage.export import folder_of  # noqa: PLC0415 - help needs none of it
+    from ..storage.run import open_run  # noqa: PLC0415
+    from .targets import check_target  # noqa: PLC0415
 
     which, target = checkpoint_target
     run = open_run(url, storage_options=storage_options)
+    check_target(folder_of(target))
     checkpoint = run.get(which)
     try:
         files = checkpoint.export(target, objects=objects or None, with_records=with_records, overwrite=force)

@@ -44,6 +44,8 @@ class GcJson(TypedDict):
     """Younger than the grace period."""
     damaged: list[str]
     """Keys of manifests that cannot be read. While there are any, only temporary files are removed."""
+    missing: list[str]
+    """Names of checkpoints whose files are gone, and whose commits stand: somebody deleted a folder by hand."""
     hidden: str | None
     """Why unfinished uploads could not be looked for."""
 
@@ -91,6 +93,7 @@ def _to_json(url: str, report: Report, grace: float, damaged: list[str]) -> GcJs
         removed=[_orphan_to_json(orphan) for orphan in report.removed],
         kept=[_orphan_to_json(orphan) for orphan in report.kept],
         damaged=damaged,
+        missing=[found.name for found in report.missing],
         hidden=report.hidden,
     )
 
@@ -101,6 +104,8 @@ def _orphan_to_json(orphan: Orphan) -> OrphanJson:
 
 
 def _show(url: str, report: Report, grace: float, damaged: Sequence[str]) -> None:
+    from ..storage.verify import gone_whole  # noqa: PLC0415 - help needs none of it
+
     verb = "would be removed" if report.dry_run else "removed"
     rows = [
         *(_row(orphan, verb) for orphan in report.removed),
@@ -116,6 +121,8 @@ def _show(url: str, report: Report, grace: float, damaged: Sequence[str]) -> Non
             "data is theirs: only temporary files are removed until they are deleted or repaired.",
             "red",
         )
+    for found in report.missing:
+        screen.line(f"{found.name}: {gone_whole(url, found.sequence)}", "red")
     if report.hidden:
         screen.line(f"Unfinished uploads were not looked for: {report.hidden}", "yellow")
     if not report.removed:

@@ -17,7 +17,7 @@ from .options import run_verb
 
 if TYPE_CHECKING:
     from ..storage.checkpoint import Checkpoint
-    from ..storage.manifest import Artifact, Manifest, TensorRecord
+    from ..storage.manifest import Artifact, Manifest, Score, TensorRecord
     from ..storage.run import Run
     from ..storage.statefile import ObjectRecord
 
@@ -98,13 +98,20 @@ def show(
     screen.line("ranked by", "bold")
     for score in manifest.scores:
         way = "lower is better" if score.mode == "min" else "higher is better"
-        value = "not ranked" if score.value is None else words.number(score.value)
-        screen.line(f"  {score.monitor} ({way}): {value}")
+        screen.line(f"  {score.monitor} ({way}): {_ranked(score, manifest.metrics.get(score.monitor))}")
     screen.line("objects", "bold")
     for name, record in (objects or {}).items():
         screen.line(f"  {name}: {record.role}, in {record.file or 'state.json'}")
     for file, artifact in manifest.artifacts.items():
         _show_file(file, artifact, every_tensor=tensors)
+
+
+def _ranked(score: Score, logged: float | None) -> str:
+    """Return by which value a checkpoint is ranked, and that it is smoothed if it is not the one that was logged."""
+    if score.value is None:
+        return "not ranked"
+    smoothed = "" if logged is None or logged == score.value else ", smoothed"
+    return words.number(score.value) + smoothed
 
 
 def _objects(checkpoint: Checkpoint) -> Mapping[str, ObjectRecord] | None:

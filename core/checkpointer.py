@@ -25,7 +25,7 @@ from .metric import together
 from .mirror import open_mirror
 from .monitor import MetricMonitor
 from .notebook import Cause
-from .notices import say_if_complete, warn_of_repeated_batches
+from .notices import say_if_complete, warn_of_missing, warn_of_repeated_batches
 from .pace import Pace
 from .policy import CheckpointPolicy, checked_policy
 from .position import Position
@@ -421,9 +421,12 @@ class Checkpointer:
         return self._saves.save_if_due(event) if self._resumption.holds_trained else ()
 
     def _clear_away(self) -> None:
-        """Delete whatever the process before left half-written, if it is old enough to be nobody's."""
+        """Delete whatever the process before left half-written, if it is old enough to be nobody's.
+
+        That lists all there is, so it also tells of checkpoints whose files are gone.
+        """
         try:
-            self.run.gc()
+            warn_of_missing(self.run.gc().missing, self.run.url)
         except StorageError as error:
             warn_caller(
                 f"what a process before may have left half-written could not be cleared away: {error} "

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..storage.layout import commit_key
 from ..storage.manifest import CheckpointInfo, todays_scores, with_todays_scores
 from ..storage.ranking import best_of
 from .caller import warn_caller
@@ -16,6 +17,9 @@ from .state import Stateful, verifies
 from .training import Training
 
 _log = logging.getLogger(__name__)
+
+_NAMED = 5
+"""Checkpoints that a warning names."""
 
 
 def say_if_complete(training: Training, n: int, url: str) -> None:
@@ -61,3 +65,17 @@ def warn_of_forsaken_bests(checkpoints: Sequence[CheckpointInfo], policy: Checkp
 def _lets_go(rule: object) -> bool:
     """Say whether what a rule keeps now may go when others come, other than for better ones by the same metric."""
     return isinstance(rule, KeepLast) or (isinstance(rule, KeepBest) and rule.monitor is not None)
+
+
+def warn_of_missing(missing: Sequence[CheckpointInfo], url: str) -> None:
+    """Warn of checkpoints whose files somebody deleted, and not their commits: they count for retention."""
+    if not missing:
+        return
+    names = ", ".join(found.name for found in missing[:_NAMED])
+    commits = ", ".join(commit_key(found.sequence) for found in missing[:_NAMED])
+    more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+    warn_caller(
+        f"the files of {names}{more} in {url} are gone: somebody deleted them, and not the commits. What is gone "
+        "cannot be restored, and may keep a place among the best that another checkpoint would have. Put the files "
+        f"back; or end this training, delete {commits}{more} in {url}, too, and resume."
+    )

@@ -48,7 +48,7 @@ def parse_json(text: str | bytes, what: str = "this policy") -> dict[str, Any]:
     if not isinstance(text, str | bytes | bytearray):
         raise PolicyError(f'{what} must be a text in JSON, \'{{"monitor": "val_loss"}}\', not {shown(text)}.')
     try:
-        return _fields(json.loads(text), what)
+        return _fields(json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, what)), what)
     except PolicyError:
         raise
     except (ValueError, RecursionError) as error:
@@ -70,11 +70,32 @@ def _parse_yaml(text: str, what: str) -> dict[str, Any]:
     except ImportError as error:
         raise ConfigError(f"reading {what} needs PyYAML: pip install pyyaml, or write it as .toml or .json.") from error
     try:
-        return _fields(yaml.safe_load(text), what)
+        return _fields(yaml.load(text, _yaml_loader(yaml.SafeLoader, what)), what)  # noqa: S506 - a SafeLoader
     except PolicyError:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise PolicyError(f"{what} is not valid YAML: {error}.") from error
+
+
+def _yaml_loader(base: Any, what: str) -> Any:
+    """Return PyYAML's safe loader that takes no key twice."""
+
+    class Loader(base):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's signature
+            _once([(key.value, value) for key, value in node.value if isinstance(key.value, str)], what)
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+def _once(pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
+    """Return a mapping in which each key stands once; of two, nobody knows which was meant."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise PolicyError(f"{what} says '{name}' twice. Keep the one that is meant.")
+        fields[name] = value
+    return fields
 
 
 def _fields(parsed: object, what: str) -> dict[str, Any]:

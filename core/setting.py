@@ -117,6 +117,12 @@ def _readable(error: ValidationError, kind: type[BaseModel]) -> KeepbestError:
 def _sentence(field: str, problems: list[Any], kind: type[BaseModel]) -> str:
     first = problems[0]
     if first["type"] == "extra_forbidden":
+        inside = first["input"] if isinstance(first["input"], Mapping) else ()
+        if any(name in kind.model_fields for name in inside):
+            return (
+                f"there is no field '{field}'. Fields stand by themselves, in no section: leave out the line "
+                f"[{field}], or in YAML and JSON move what is in '{field}' one level up"
+            )
         return f"there is no field '{field}'.{did_you_mean(field, kind.model_fields)}".removesuffix(".")
     if first["type"] == "missing":
         return f"{field} is missing"

@@ -99,7 +99,7 @@ def parse_smoothing(text: object) -> Smoothing | None:
             return MovingMedian(int(number))
     except ValueError as error:
         if isinstance(error, ConfigError):
-            raise
+            raise ConfigError(f"smoothing {text!r}: {error}") from None
         raise ConfigError(
             f"smoothing {text!r}: {number.strip() or 'nothing'!r} is not a number of that kind. "
             "Give a decay between 0 and 1, 'ema:0.9', or how many values, 'mean:5' or 'median:5'."

@@ -11,7 +11,7 @@ class DamagedError(KeepbestError, ValueError):
     When: when it is read: nothing damaged is ever returned as if it were whole.
 
     Do: Take another checkpoint; `keepbest verify` lists which are whole. A training goes back to one by
-    `ckpt.restore("best")`, or its number, before its loop.
+    `ckpt.restore(…)` with its number, or `"best"` if that is whole, before its loop over `ckpt.epochs(n)`.
     """
 
 
@@ -25,9 +25,11 @@ class DamagedManifestError(DamagedError):
 
     def __init__(self, location: str, problem: str) -> None:
         self.location, self.problem = location, problem
+        self.fact = f"the manifest {location} is damaged: {problem}. Other checkpoints of the run are not affected."
         super().__init__(
-            f"the manifest {location} is damaged: {problem}. Other checkpoints of the run are not affected; "
-            "`keepbest verify` lists which are whole, and ckpt.restore('best'), or a number, goes back to one of them."
+            f"the manifest {location} is damaged: {problem}. Other checkpoints of the run are not affected. `keepbest "
+            "verify` lists which are whole; a training goes on from one of those by ckpt.restore(number), or "
+            "ckpt.restore('best'), called before ckpt.epochs(n), or in place of ckpt.resume()."
         )
 
 
@@ -42,9 +44,11 @@ class DamagedFileError(DamagedError):
     def __init__(self, location: str, problem: str, *, tensor: str | None = None) -> None:
         self.location, self.problem, self.tensor = location, problem, tensor
         what = f"the tensor '{tensor}' in {location}" if tensor is not None else location
+        self.fact = f"{what} is damaged: {problem}."
         super().__init__(
-            f"{what} is damaged: {problem}. Nothing was restored; load another checkpoint of the "
-            "run, or go back to it: ckpt.restore('best'), or its number."
+            f"{what} is damaged: {problem}. Nothing was restored. `keepbest verify` lists which checkpoints of the run "
+            "are whole; a training goes on from one of those by ckpt.restore(number), or ckpt.restore('best') if that "
+            "is whole, called before ckpt.epochs(n), or in place of ckpt.resume(): both begin with the latest."
         )
 
 

@@ -61,6 +61,8 @@ class CheckpointNotFoundError(RunError, LookupError):
         """`gone`: what is wanted is a name as checkpoints have it, so it is not misspelt. `kind`: what it would be."""
         self.wanted, self.url, self.known, self.gone, self.kind = wanted, url, tuple(known), gone, kind
         held = f"It holds {listed(known[-8:])}." if known else "It holds none."
+        if kind == "monitor":
+            held = f"Its checkpoints are ranked by {listed(known)}."
         if kind != "checkpoint":
             meant = did_you_mean(str(wanted), known)
         elif known and wanted == "best":

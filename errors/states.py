@@ -66,6 +66,7 @@ class StateMismatchError(StateError, ValueError):
     def __init__(self, checkpoint: str, problems: Sequence[str]) -> None:
         self.checkpoint, self.problems = checkpoint, tuple(problems)
         lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        self.fact = f"checkpoint {checkpoint} does not fit. {len(self.problems)} difference(s):{lines}"
         super().__init__(
             f"checkpoint {checkpoint} does not fit; nothing was restored. {len(self.problems)} difference(s):{lines}\n"
             "Build the objects as they were when it was saved, or restore only some with only=[…]."

@@ -74,7 +74,7 @@ def plan(
         CheckpointNotFoundError: the checkpoint holds no such object, or no tensor file.
     """
     path = _local_target(target)
-    if path.suffix == TENSOR_SUFFIX and not target.endswith("/"):
+    if _is_file(path, target):
         if with_records:
             raise ConfigError(
                 f"the records go beside the tensor files, and {target} is one file. Give a folder to export them too."
@@ -96,6 +96,16 @@ def plan(
         key = commit_key(manifest.sequence)
         planned.append(PlannedFile(key=key, path=path / MANIFEST_FILE, artifact=None))
     return tuple(planned)
+
+
+def folder_of(target: str) -> Path:
+    """Return the folder that files are put into; raises `ConfigError` for what is no local path."""
+    path = _local_target(target)
+    return path.parent if _is_file(path, target) else path
+
+
+def _is_file(path: Path, target: str) -> bool:
+    return path.suffix == TENSOR_SUFFIX and not target.endswith("/")
 
 
 def plan_signatures(backend: Backend, name: str, target: str) -> tuple[PlannedFile, ...]:

@@ -10,8 +10,10 @@ from msgspec import Struct
 from ..errors import StoragePermissionError
 from . import progress
 from .backend import Backend, Entry
-from .layout import checkpoint_of, temporary_of
-from .listing import read_listing
+from .layout import CHECKPOINTS, checkpoint_of, data_prefix, temporary_of
+from .listing import Listing, read_listing
+from .manifest import CheckpointInfo
+from .verify import is_retired
 
 GRACE = 3600.0
 """Seconds. A file that grew within this time may belong to a save that is still under way."""
@@ -38,6 +40,8 @@ class Report(Struct, frozen=True, kw_only=True):
     kept: tuple[Orphan, ...]
     """Orphans younger than the grace period."""
     dry_run: bool
+    missing: tuple[CheckpointInfo, ...] = ()
+    """Checkpoints whose data is gone and whose commits stand: somebody deleted a folder by hand. They are left."""
     hidden: str | None = None
     """Why unfinished uploads could not be looked for, if they could not: the permission is rarely given."""
 
@@ -95,7 +99,24 @@ def _collect(backend: Backend, task: progress.Task, *, grace: float, dry_run: bo
         if hidden is None:
             backend.abort_stale("", now - grace)
     young = tuple(orphan for orphan in orphans if orphan.age < grace)
-    return Report(removed=old, kept=young, dry_run=dry_run, hidden=hidden)
+    missing = _missing(backend, listing, entries)
+    return Report(removed=old, kept=young, dry_run=dry_run, missing=missing, hidden=hidden)
+
+
+def _missing(backend: Backend, listing: Listing, entries: list[Entry]) -> tuple[CheckpointInfo, ...]:
+    """Return what has no data; what was committed after the data was listed, or retired since, has some, or no commit.
+
+    Cost: two requests for each that seems so.
+    """
+    present = {entry.key.removeprefix(CHECKPOINTS).partition("/")[0] for entry in entries}
+    return tuple(
+        found
+        for found in listing.checkpoints
+        if found.nbytes
+        and found.name not in present
+        and not backend.list(data_prefix(found.name), limit=1)
+        and not is_retired(backend, found)
+    )
 
 
 def _orphans_still(backend: Backend, orphans: tuple[Orphan, ...]) -> tuple[Orphan, ...]:

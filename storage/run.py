@@ -294,6 +294,9 @@ class Run:
             raise listing.damaged[-1][1]
         held = self._readable(listing, stacklevel=stacklevel)
         if found is None:
+            monitors = dict.fromkeys(score.monitor for each in listing.checkpoints for score in each.scores)
+            if monitor is not None and monitors and monitor not in monitors:
+                raise CheckpointNotFoundError(monitor, self.url, list(monitors), kind="monitor")
             wanted = "best" if monitor is None else f"best by {monitor}"
             raise CheckpointNotFoundError(wanted, self.url, [unranked.name for unranked in held])
         return self._checkpoint(found)

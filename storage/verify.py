@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .journal import Lost
 
 _CHUNK = 8 << 20
+_ABSENT = "it does not exist"
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ class Report(Struct, frozen=True, kw_only=True):
     whole: tuple[str, ...]
     """Names of the checkpoints that are as they were written, oldest first."""
     nbytes: int
-    """Bytes read."""
+    """Bytes read: of files that are there."""
     problems: tuple[Problem, ...] = field(default=())
 
     @property
@@ -79,10 +80,10 @@ def verify(backend: Backend, listing: Listing, trusted: Trusted | None = None) -
     total = sum(facts.nbytes for facts in listing.checkpoints)
     with progress.waiting(), progress.task("verify", backend.url, total):
         for facts in listing.checkpoints:
-            found = list(_inspect(backend, facts, trusted))
-            if found and _retired(backend, facts):
+            found, read = _inspect(backend, facts, trusted)
+            if found and is_retired(backend, facts):
                 continue
-            checked, nbytes = checked + 1, nbytes + facts.nbytes
+            checked, nbytes = checked + 1, nbytes + read
             problems.extend(found)
             if not found:
                 whole.append(facts.name)
@@ -144,19 +145,37 @@ def _told(lost: Lost) -> str:
     return ", and ".join(told)
 
 
-def _inspect(backend: Backend, facts: CheckpointInfo, trusted: Trusted | None) -> Iterator[Problem]:
+def _inspect(backend: Backend, facts: CheckpointInfo, trusted: Trusted | None) -> tuple[list[Problem], int]:
+    """Return what is wrong with one checkpoint, and how many bytes of its files were read."""
     try:
         artifacts = Checkpoint(backend, facts, trusted).manifest().artifacts
     except KeepbestError as error:
         untrusted = isinstance(error, UntrustedError)
         message = f"{error.location}: {error.problem}" if isinstance(error, UntrustedError) else str(error)
-        yield Problem(checkpoint=facts.name, message=message, untrusted=untrusted)
-        return
+        return [Problem(checkpoint=facts.name, message=message, untrusted=untrusted)], 0
+    problems: list[Problem] = []
+    nbytes = gone = 0
     for file, artifact in artifacts.items():
-        yield from _check(backend, facts.name, file, artifact)
+        view = _read(backend, data_key(facts.name, file))
+        nbytes += 0 if isinstance(view, str) else len(view)
+        gone += isinstance(view, str) and view == _ABSENT
+        problems.extend(_check(backend, facts.name, file, artifact, view))
+    if artifacts and gone == len(artifacts):
+        problems = [Problem(checkpoint=facts.name, message=gone_whole(backend.url, facts.sequence))]
+    return problems, nbytes
 
 
-def _retired(backend: Backend, facts: CheckpointInfo) -> bool:
+def gone_whole(url: str, sequence: int) -> str:
+    """Return what to do about a commit whose data somebody deleted: keepbest itself deletes the commit first."""
+    return (
+        "its files are gone, all of them: somebody deleted them, and not the commit. Put them back if there is a copy; "
+        f"else delete {url}/{commit_key(sequence)}, too, while no training writes to the run: until then the "
+        "checkpoint is listed, and may keep a place among the best."
+    )
+
+
+def is_retired(backend: Backend, facts: CheckpointInfo) -> bool:
+    """Say whether a checkpoint's commit is gone by now. Cost: one request."""
     try:
         backend.head(commit_key(facts.sequence))
     except ObjectNotFoundError:
@@ -164,25 +183,30 @@ def _retired(backend: Backend, facts: CheckpointInfo) -> bool:
     return False
 
 
-def _check(backend: Backend, name: str, file: str, artifact: Artifact) -> Iterator[Problem]:
+def _check(backend: Backend, name: str, file: str, artifact: Artifact, view: memoryview | str) -> Iterator[Problem]:
     where = f"{backend.url}/{data_key(name, file)}"
-    for tensor, what in _faults(backend, data_key(name, file), artifact):
+    if isinstance(view, str):
+        yield Problem(checkpoint=name, file=file, message=f"{where}: {view}", untrusted=is_signed(artifact.digest))
+        return
+    for tensor, what in _faults(view, data_key(name, file), artifact):
         subject = where if tensor is None else f"the tensor '{tensor}' in {where}"
         untrusted = is_signed(artifact.digest)
         yield Problem(checkpoint=name, file=file, tensor=tensor, message=f"{subject}: {what}", untrusted=untrusted)
 
 
-def _faults(backend: Backend, key: str, artifact: Artifact) -> Iterator[tuple[str | None, str]]:
-    """Yield the tensor (None: the file as a whole) and what is wrong with it."""
+def _read(backend: Backend, key: str) -> memoryview | str:
+    """Return a file, or why it cannot be read."""
     try:
-        size = backend.head(key).size
-        view = backend.read_ranges(key, [(0, size)])[0]
+        return backend.read_ranges(key, [(0, backend.head(key).size)])[0]
     except ObjectNotFoundError:
-        yield None, "it does not exist"
-        return
+        return _ABSENT
     except KeepbestError as error:
-        yield None, str(error)
-        return
+        return str(error)
+
+
+def _faults(view: memoryview, key: str, artifact: Artifact) -> Iterator[tuple[str | None, str]]:
+    """Yield the tensor (None: the file as a whole) and what is wrong with it."""
+    size = len(view)
     if size != artifact.size:
         yield None, f"it has {size} bytes, not {artifact.size}"
         if artifact.tensors is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -130,18 +131,32 @@ def check_archive(location: str, file: IO[bytes]) -> bool:
 def load(source: str | IO[bytes], location: str, *, mmap: bool = False) -> Any:
     """Return tensors and plain data; raises as `read`."""
     try:
-        return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it asks to file an issue
+            return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except MALFORMED as error:
         refused = re.search(r"(?:GLOBAL|[cC]lass|type) ([\w.]+\.[\w.]+)", str(error))
         if refused is None:
-            text = printable(" ".join(str(error).split()))[:200]
-            raise ForeignFileError(location, f"torch cannot read it ({type(error).__name__}: {text}).") from error
+            raise ForeignFileError(
+                location,
+                "it is no PyTorch checkpoint, or a damaged one, or only running code that is in it could tell what it "
+                f"holds ({_why(error)}). Nothing was run. If it was downloaded, see whether it came whole, and is not "
+                "a page about it; where it loads, save what you need of it anew, "
+                "torch.save(model.state_dict(), 'weights.pth'), and convert that.",
+            ) from error
         raise ForeignFileError(
             location,
             f"there is a {refused[1]} in it, and to make one, code that whoever made the file has chosen would run. "
             "Nothing was run. If you trust the file, save what you need of it without that: "
             "torch.save(torch.load(…, weights_only=False)['state_dict'], 'weights.pth'), and convert that.",
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """Return what torch says is wrong, without its advice, which is to run what is in the file."""
+    own = re.search(r"WeightsUnpickler error:\s*(.*?)\s*(?:Check the documentation|$)", str(error), re.DOTALL)
+    text = own[1] if own is not None else "" if "weights_only" in str(error) else str(error)
+    return ": ".join(filter(None, [type(error).__name__, printable(" ".join(text.split()))[:200]]))
 
 
 def sort_out(loaded: Any, location: str, name: str, *, stored: int, kind: str = "a PyTorch file") -> Found:

@@ -559,3 +559,14 @@ def test_help_says_both_ways(keepbest):
     """And calls the first word what it is."""
     said = keepbest("convert", "--help")
     assert (said.code, "SOURCE TARGET" in said.out, "torch.distributed.checkpoint" in said.out) == (0, True, True)
+
+
+@pytest.mark.parametrize("target", ["", "/x.pth"])
+def test_nothing_is_converted_into_a_run_that_is_there(keepbest, weights, tmp_path, target):
+    """A checkpoint is not put among the files of another run; the error says where to convert to instead."""
+    for name in ("a", "b"):
+        assert keepbest("convert", weights, tmp_path / name).code == 0
+    before = sorted((tmp_path / "b").rglob("*"))
+    said = keepbest("convert", tmp_path / "a", f"{tmp_path}/b{target}")
+    assert (said.code, f"{tmp_path}/b is itself a run" in " ".join(said.err.split())) == (2, True)
+    assert sorted((tmp_path / "b").rglob("*")) == before

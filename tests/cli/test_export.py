@@ -1,5 +1,6 @@
 """`keepbest export`."""
 
+import pytest
 import safetensors.numpy
 
 
@@ -73,3 +74,27 @@ def test_standard_output_is_no_target(keepbest, run, tmp_path, monkeypatch):
     assert "nothing is written to standard output: name a folder, or a file that ends in .safetensors" in said.err
     assert not (tmp_path / "-").exists()
     assert keepbest("export", run, "best", "./-").code == 0
+
+
+def test_of_a_damaged_checkpoint_it_says_which_verb_finds_whole_ones(keepbest, run, place, tmp_path):
+    """The advice is for the command line, and names no checkpoint that may be the one that is gone."""
+    for name in place.files():
+        if name.startswith("checkpoints/epoch-002"):
+            place.delete(name)
+    said = keepbest("export", run, "best", tmp_path / "x.safetensors")
+    assert said.code == 2
+    assert "`keepbest verify` lists which checkpoints of the run are whole" in said.err
+    assert "ckpt." not in said.err
+    assert "restore" not in said.err
+
+
+@pytest.mark.parametrize("target", ["x.safetensors", "", "checkpoints/x.safetensors", "best/x.safetensors"])
+def test_nothing_is_put_into_a_run(keepbest, local_build, tmp_path, target):
+    """A target inside of a run is refused, and the error says where to write instead."""
+    local_build.save(0, val_loss=1.0)
+    local_build.writer.refresh_hints()
+    folder = tmp_path / "run"
+    before = sorted(folder.rglob("*"))
+    said = keepbest("export", folder, "best", f"{folder}/{target}")
+    assert (said.code, f"{folder}-weights/" in " ".join(said.err.split())) == (2, True)
+    assert sorted(folder.rglob("*")) == before

@@ -114,6 +114,17 @@ def test_what_others_keep_inside_a_run_stays(keepbest, run, place, later):
     assert keepbest("gc", run, "--json").json["removed"] == []
 
 
+def test_a_checkpoint_that_was_deleted_by_hand_is_told_of(keepbest, run, place):
+    """gc leaves its commit, and says what to delete."""
+    for name in place.files():
+        if name.startswith("checkpoints/epoch-003"):
+            place.delete(name)
+    said = keepbest("gc", run)
+    assert (said.code, f"delete {run}/commits/00000003.json, too" in said.out) == (0, True)
+    assert [name[:9] for name in keepbest("gc", run, "--json").json["missing"]] == ["epoch-003"]
+    assert "commits/00000003.json" in place.files()
+
+
 @pytest.mark.parametrize("place", places.BUCKETS[:1], indirect=True)
 def test_uploads_that_were_not_finished_are_shown_and_aborted(keepbest, run, s3_server, s3_bucket, later):
     """In S3, parts of an upload that a crash left are said to be there, and go; those of a neighbour stay."""

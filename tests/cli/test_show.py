@@ -2,6 +2,8 @@
 
 import pytest
 
+from keepbest import Checkpointer, CheckpointPolicy
+
 
 def test_the_best_is_shown_unless_another_is_named(keepbest, run):
     """Without a name, show describes the best checkpoint."""
@@ -64,6 +66,19 @@ def test_a_damaged_state_file_does_not_hide_the_rest(keepbest, run, place):
     said = keepbest("show", run, "--json")
     assert (said.code, said.json["objects"], said.json["sequence"]) == (0, None, 2)
     assert "state.json is damaged" in said.err
+
+
+def test_a_value_that_is_not_the_logged_one_is_called_smoothed(keepbest, tmp_path):
+    """What a checkpoint is ranked by is the logged value, unless it says otherwise."""
+    policy = CheckpointPolicy(monitor="val_loss", smoothing="mean:2", mode="max", keep_last=2)
+    with Checkpointer(str(tmp_path / "run"), policy) as ckpt:
+        for loss in (1.0, 2.0):
+            ckpt.log(val_loss=loss)
+    said = [keepbest("show", tmp_path / "run", which).out.splitlines() for which in ("1", "best")]
+    assert [[line for line in lines if "higher is better" in line] for lines in said] == [
+        ["  val_loss (higher is better): 1"],
+        ["  val_loss (higher is better): 1.5, smoothed"],
+    ]
 
 
 def test_a_run_where_nothing_is_best_says_so(keepbest, build):

@@ -57,6 +57,19 @@ def test_a_missing_file_is_damage(keepbest, run, place):
     assert "optimizer.safetensors: it does not exist" in said.out
 
 
+def test_a_checkpoint_that_was_deleted_by_hand_can_be_taken_off_the_list(keepbest, run, place):
+    """It says what else to delete, and counts only what was read; then the run is whole."""
+    sizes = {name: len(place.read(name)) for name in place.files() if name.startswith("checkpoints/")}
+    for name in sizes:
+        if "epoch-003" in name:
+            place.delete(name)
+    said = keepbest("verify", run, "--json")
+    assert (said.code, said.json["bytes"]) == (1, sum(size for name, size in sizes.items() if "epoch-003" not in name))
+    assert f"delete {run}/commits/00000003.json, too" in keepbest("verify", run).out
+    place.delete("commits/00000003.json")
+    assert keepbest("verify", run).code == 0
+
+
 def test_a_checkpoint_that_training_retires_meanwhile_is_no_damage(keepbest, build, run, monkeypatch):
     """Looking at a run that is still training raises no false alarm."""
     from keepbest.storage import verify

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from keepbest.errors import (
     ClosedError,
     ConcurrentWriterError,
     ConfigError,
+    DamagedFileError,
     DamagedManifestError,
     KeepbestError,
     MetricError,
@@ -38,6 +40,7 @@ from keepbest.errors import (
     UnsupportedStateError,
     UsageError,
 )
+from keepbest.storage.backend import open_backend
 
 
 class Weights:
@@ -474,6 +477,33 @@ def test_a_damaged_latest_checkpoint_is_not_passed_over(tmp_path):
             ckpt.restore("best")
         assert ckpt.log(val_loss=0.5).saved
     assert keepbest.open_run(url).latest.sequence == 3
+
+
+def test_when_the_latest_was_deleted_by_hand_the_error_says_when_to_restore_another(tmp_path):
+    """An older one is restored before the loop, as the error says; the loop by itself begins with the latest."""
+    url = str(tmp_path / "run")
+    train(url, [1.0, 2.0])
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / keepbest.open_run(url).latest.name)
+    with Checkpointer(url, BY_LOSS, weights=Weights()) as ckpt:
+        with pytest.raises(DamagedFileError, match=r"restore\(number\).*called before ckpt\.epochs\(n\)"):
+            next(ckpt.epochs(3))
+        ckpt.restore("best")
+        assert next(ckpt.epochs(3)) == 1
+
+
+def test_a_resume_tells_of_checkpoints_that_were_deleted_by_hand(run_url):
+    """One warning names them and their commits, as they keep places among the best; a whole run is resumed silently."""
+    train(run_url, [1.0, 2.0])
+    with warnings.catch_warnings(), Checkpointer(run_url, BY_LOSS, weights=Weights()) as ckpt:
+        warnings.simplefilter("error")
+        ckpt.resume()
+    best = keepbest.open_run(run_url).best
+    backend = open_backend(run_url)
+    backend.delete([entry.key for entry in backend.list(f"checkpoints/{best.name}/")])
+    with Checkpointer(run_url, BY_LOSS, weights=Weights()) as ckpt:
+        with pytest.warns(UserWarning, match=f"{best.name}.*are gone.*delete commits/00000001.json") as caught:
+            ckpt.resume()
+        assert len(caught) == 1
 
 
 def test_every_changed_byte_of_a_checkpoint_is_noticed(tmp_path):

@@ -357,7 +357,7 @@ def test_a_vector_metric_is_reduced_beside_its_training_partner():
         ({"every": 0}, ConfigError, "every"),
         ({"max_age": -1}, ConfigError, "max_age"),
         ({"smoothing": "emma:0.9"}, ConfigError, "Did you mean 'ema'"),
-        ({"smoothing": "ema:1"}, ConfigError, "decay"),
+        ({"smoothing": "ema:1"}, ConfigError, "smoothing 'ema:1': decay"),
         ({"smoothing": "mean:0"}, ConfigError, "window"),
         ({"smoothing": "mean:2.5"}, ConfigError, "2.5"),
         ({"smoothing": "median"}, ConfigError, "nothing"),

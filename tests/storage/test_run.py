@@ -242,8 +242,15 @@ def test_the_best_of_a_run(run, small):
         small.save(loss)
     assert run.best.sequence == run.best_by("val_loss").sequence == 2
     assert same(run.best.load("model"), weights(2))
-    with pytest.raises(CheckpointNotFoundError, match="best by val_acc"):
-        run.best_by("val_acc")
+
+
+def test_a_monitor_that_there_is_none_of_is_told_from_those_there_are(run, small):
+    """A misspelt monitor is an error that lists the monitors, and says which was meant; so is one of no value."""
+    small.save(0.5)
+    with pytest.raises(CheckpointNotFoundError, match=r"no monitor 'val_los' .* by val_loss\. Did you mean 'val_loss'"):
+        run.best_by("val_los")
+    with pytest.raises(CheckpointNotFoundError, match=r"no monitor 'f1' .* are ranked by val_loss\.$"):
+        run.best_by("f1")
 
 
 def test_where_none_is_ranked_there_is_no_best(run, small):

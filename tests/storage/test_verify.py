@@ -7,7 +7,7 @@ from contracts.faults import WrappedBackend
 from contracts.runs import SmallRun
 
 from keepbest.errors import StorageError
-from keepbest.storage.layout import commit_key, data_key
+from keepbest.storage.layout import commit_key, data_key, data_prefix
 from keepbest.storage.run import Run
 
 
@@ -58,6 +58,31 @@ def test_each_problem_says_where_it_is(backend, small):
     assert "3 checkpoint(s)" in messages
     for text in ("the tensor 'layer.weight' in", "does not exist", "bytes, not", names[0], names[1], names[2]):
         assert text in messages
+
+
+def test_only_what_was_read_is_counted(backend, small):
+    """Bytes that do not exist are not among those that were read."""
+    held = small.writer.checkpoints
+    key = named(backend, 2, "state.json")
+    backend.delete([key for key in (entry.key for entry in backend.list("checkpoints/")) if held[0].name in key])
+    cut = backend.read(key)[:-1]
+    backend.replace(key, cut)
+    missing = held[0].nbytes + 1
+    assert Run(backend).verify().nbytes == sum(found.nbytes for found in held) - missing
+
+
+def test_a_checkpoint_whose_files_were_all_deleted_is_one_problem(backend, small):
+    """It says what to delete, too; once that is done, the run is whole, whatever an index had of it."""
+    small.writer._write_index()
+    for sequence in (1, 3):
+        name = Run(backend).get(sequence).name
+        backend.delete([entry.key for entry in backend.list(data_prefix(name))])
+        (problem,) = Run(backend).verify().problems
+        assert (problem.checkpoint, problem.file) == (name, None)
+        assert f"else delete {backend.url}/{commit_key(sequence)}, too" in problem.message
+        backend.delete([commit_key(sequence)])
+        assert Run(backend).verify().ok
+    assert [found.sequence for found in Run(backend).checkpoints()] == [2]
 
 
 def test_an_altered_header_is_told_apart_from_an_altered_tensor(backend, small):

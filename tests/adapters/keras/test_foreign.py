@@ -130,6 +130,7 @@ def test_the_wrong_model_is_an_error_that_lists_the_differences(convert, make, m
     make(units=5).save(tmp_path / "other.keras")
     code, _, err = convert(tmp_path / "run", tmp_path / "out.weights.h5", "--model", tmp_path / "other.keras")
     assert (code, "has shape (4, 8) in the checkpoint, (4, 5) here" in err) == (2, True)
+    assert ("only=[" in err, "Give the --model that it was saved from" in err) == (False, True)
     assert not (tmp_path / "out.weights.h5").exists()
 
 

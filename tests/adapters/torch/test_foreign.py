@@ -239,6 +239,22 @@ def test_torchscript_is_refused(convert, tmp_path):
     assert (code, "it is a TorchScript program" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"this is no checkpoint", b"<!DOCTYPE html>", b"\x06" * 99, pickle.dumps({"a": 1}, protocol=4)],
+    ids=["empty", "text", "html", "bytes", "pickle"],
+)
+def test_what_is_no_checkpoint_is_refused_in_our_own_words(convert, tmp_path, data):
+    """Nobody is advised to run what is in the file, as torch's own error does."""
+    file = tmp_path / "bad.pth"
+    file.write_bytes(data)
+    code, _, err = convert(file, tmp_path / "run")
+    err = " ".join(err.split())
+    assert (code, "it is no PyTorch checkpoint" in err, "Nothing was run." in err) == (2, True, True)
+    for advice in ("weights_only", "Re-running", "file an issue"):
+        assert advice not in err
+
+
 def test_a_file_that_unpacks_to_more_is_refused(convert, tmp_path):
     """torch.save compresses nothing, so a compressed file is no file of its."""
     torch.save({"w": torch.zeros(1000)}, tmp_path / "in.pth")
