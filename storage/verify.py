@@ -160,6 +160,7 @@ def _inspect(backend: Backend, facts: CheckpointInfo, trusted: Trusted | None) -
         nbytes += 0 if isinstance(view, str) else len(view)
         gone += isinstance(view, str) and view == _ABSENT
         problems.extend(_check(backend, facts.name, file, artifact, view))
+        del view  # before the next one comes into memory
     if artifacts and gone == len(artifacts):
         problems = [Problem(checkpoint=facts.name, message=gone_whole(backend.url, facts.sequence))]
     return problems, nbytes
