@@ -34,6 +34,11 @@ class Position(Struct, frozen=True, kw_only=True):
             return self.next_epoch
         return self.next_epoch - 1 if self.next_epoch else None
 
+    @property
+    def within_epoch(self) -> bool:
+        """An epoch is under way: steps of it are closed, it is not."""
+        return self.steps_in_epoch > 0
+
     def after_epoch(self, epoch: int | None, step: int | None) -> Position:
         """Return the position after an epoch was closed; the arguments are what the loop knows better, or None.
 

@@ -128,7 +128,7 @@ class Saves:
             last_saved_step=last.step,
             last_saved_time=last.time,
             last_tried_step=self._tracker.last_tried_step,
-            within_epoch=position.steps_in_epoch > 0,
+            within_epoch=position.within_epoch,
             last_saved_within_epoch=last.within_epoch,
             ranks=any(verdict.score.value is not None for verdict in verdicts),
         )

@@ -86,4 +86,4 @@ class SaveTracker:
 
 
 def _at(position: Position, now: float) -> LastSave:
-    return LastSave(epoch=position.epoch, step=position.step, within_epoch=position.steps_in_epoch > 0, time=now)
+    return LastSave(epoch=position.epoch, step=position.step, within_epoch=position.within_epoch, time=now)

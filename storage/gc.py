@@ -11,9 +11,8 @@ from ..errors import StoragePermissionError
 from . import progress
 from .backend import Backend, Entry
 from .layout import CHECKPOINTS, checkpoint_of, data_prefix, temporary_of
-from .listing import Listing, read_listing
+from .listing import Listing, is_committed, read_listing
 from .manifest import CheckpointInfo
-from .verify import is_retired
 
 GRACE = 3600.0
 """Seconds. A file that grew within this time may belong to a save that is still under way."""
@@ -115,7 +114,7 @@ def _missing(backend: Backend, listing: Listing, entries: list[Entry]) -> tuple[
         if found.nbytes
         and found.name not in present
         and not backend.list(data_prefix(found.name), limit=1)
-        and not is_retired(backend, found)
+        and is_committed(backend, found.sequence)
     )
 
 

@@ -103,6 +103,15 @@ def _look(backend: Backend, trusted: Trusted | None) -> Listing:
     )
 
 
+def is_committed(backend: Backend, sequence: int) -> bool:
+    """Say whether a checkpoint's commit is there, and was not retired. Cost: one request."""
+    try:
+        backend.head(commit_key(sequence))
+    except ObjectNotFoundError:
+        return False
+    return True
+
+
 def read_manifest(backend: Backend, sequence: int, trusted: Trusted | None = None) -> Manifest:
     """Return the manifest with this sequence number; with `trusted`, with the digests that were signed.
 

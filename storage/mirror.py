@@ -26,8 +26,8 @@ from . import commit, progress
 from .backend import Appender, Backend
 from .checkpoint import Checkpoint
 from .digest import Hasher, digest, finish
-from .layout import JOURNAL, commit_key, data_key, data_prefix, is_signature
-from .listing import read_manifest
+from .layout import JOURNAL, data_key, data_prefix, is_signature
+from .listing import is_committed, read_manifest
 from .manifest import Artifact, CheckpointInfo, Manifest
 from .run_writer import RunWriter
 from .segments import read_appended
@@ -115,7 +115,7 @@ class Copier:
     def _place_files(self, manifest: Manifest, go_on: Callable[[], None]) -> None:
         backend, placed = self._target.backend, list[str]()
         left = [entry.key for entry in backend.list(data_prefix(manifest.name))]
-        if left and self._is_committed(manifest):
+        if left and is_committed(self._target.backend, manifest.sequence):
             return  # an earlier try came through and was not told so
         backend.delete(left)
         try:
@@ -139,12 +139,6 @@ class Copier:
         prefix = data_prefix(name)
         files = [entry.key.removeprefix(prefix) for entry in self._source.list(prefix)]
         return [file for file in files if is_signature(file)]
-
-    def _is_committed(self, manifest: Manifest) -> bool:
-        with contextlib.suppress(ObjectNotFoundError):
-            self._target.backend.head(commit_key(manifest.sequence))
-            return True
-        return False
 
     def _place(self, key: str, artifact: Artifact, go_on: Callable[[], None]) -> None:
         twin = self._twin(artifact)

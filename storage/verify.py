@@ -15,7 +15,7 @@ from .backend import Backend
 from .checkpoint import Checkpoint
 from .digest import Check, is_signed
 from .layout import BEST_HINT, BEST_LINK, JOURNAL, STATE_FILE, commit_key, data_key, segments_prefix
-from .listing import Listing
+from .listing import Listing, is_committed
 from .manifest import Artifact, CheckpointInfo
 from .pointer import astray
 from .tensorfile import contradiction
@@ -81,7 +81,7 @@ def verify(backend: Backend, listing: Listing, trusted: Trusted | None = None) -
     with progress.waiting(), progress.task("verify", backend.url, total):
         for facts in listing.checkpoints:
             found, read = _inspect(backend, facts, trusted)
-            if found and is_retired(backend, facts):
+            if found and not is_committed(backend, facts.sequence):  # retired meanwhile
                 continue
             checked, nbytes = checked + 1, nbytes + read
             problems.extend(found)
@@ -173,15 +173,6 @@ def gone_whole(url: str, sequence: int) -> str:
         f"else delete {url}/{commit_key(sequence)}, too, while no training writes to the run: until then the "
         "checkpoint is listed, and may keep a place among the best."
     )
-
-
-def is_retired(backend: Backend, facts: CheckpointInfo) -> bool:
-    """Say whether a checkpoint's commit is gone by now. Cost: one request."""
-    try:
-        backend.head(commit_key(facts.sequence))
-    except ObjectNotFoundError:
-        return True
-    return False
 
 
 def _check(backend: Backend, name: str, file: str, artifact: Artifact, view: memoryview | str) -> Iterator[Problem]:

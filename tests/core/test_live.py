@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from contracts.stateful import Holder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,19 +31,8 @@ MIXED = {
 }
 
 
-class Model:
-    def __init__(self, tensors):
-        self.tensors = tensors
-
-    def state_dict(self):
-        return self.tensors
-
-    def load_state_dict(self, state):
-        self.tensors = state
-
-
 def drafts(staging):
-    snapshots = Snapshots({"model": Model({**MIXED, "pad": PAD})})
+    snapshots = Snapshots({"model": Holder({**MIXED, "pad": PAD})})
     taken = snapshots.live() if staging is None else snapshots.staged(staging, overlap=False)
     return {draft.file: draft for draft in taken.files}
 
@@ -66,7 +56,7 @@ def test_a_save_that_is_waited_for_holds_no_second_state(tmp_path):
     """With mode="sync" a save takes some megabytes beside the state, whatever its size."""
     state = {f"w{number}": np.full(4 << 20, number, np.uint8) for number in range(16)}
     state["odd"] = torch.zeros(1 << 20)[::2]
-    with Checkpointer(str(tmp_path / "run"), mode="sync", model=Model(state)) as ckpt:
+    with Checkpointer(str(tmp_path / "run"), mode="sync", model=Holder(state)) as ckpt:
         tracemalloc.start()
         ckpt.save()
         peak = tracemalloc.get_traced_memory()[1]
@@ -96,7 +86,7 @@ def test_an_interrupted_save_leaves_nothing_torn(tmp_path, monkeypatch):
 
     hurry = threading.Event()
     monkeypatch.setattr(LocalBackend, "put", slowly)
-    with Checkpointer(str(tmp_path / "run"), mode="sync", model=Model(tensors)) as ckpt:
+    with Checkpointer(str(tmp_path / "run"), mode="sync", model=Holder(tensors)) as ckpt:
         waits = ckpt._saves._writer.wait
 
         def interrupted():

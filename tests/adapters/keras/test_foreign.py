@@ -8,6 +8,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from contracts.stateful import Holder
 
 from keepbest import Checkpointer, CheckpointPolicy, open_run
 from keepbest.cli import main
@@ -134,24 +135,11 @@ def test_the_wrong_model_is_an_error_that_lists_the_differences(convert, make, m
     assert not (tmp_path / "out.weights.h5").exists()
 
 
-class Odd:
-    """An object with another state than a model's."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def state_dict(self):
-        return self.state
-
-    def load_state_dict(self, state):
-        """Take it."""
-
-
 def test_what_is_no_models_is_an_error_of_one_sentence(convert, model, tmp_path):
     """Numbers for names, plain values for tensors, or no dictionary at all."""
     model.save(tmp_path / "model.keras")
     for number, state in enumerate([{0: np.ones(3)}, {"dense/kernel": "text"}, [np.ones(3)]]):
-        with Checkpointer(str(tmp_path / f"{number}"), CheckpointPolicy(), mode="sync", odd=Odd(state)) as ckpt:
+        with Checkpointer(str(tmp_path / f"{number}"), CheckpointPolicy(), mode="sync", odd=Holder(state)) as ckpt:
             ckpt.save()
         words = ["--name", "odd", "--model", tmp_path / "model.keras"]
         code, _, err = convert(tmp_path / f"{number}", tmp_path / "out.weights.h5", *words)
