@@ -69,7 +69,7 @@ class Capturing:
             if leaves is not None:
                 same = leaves is form.leaves and form.sources is not None
                 sources = form.sources if same and form.sources is not None else _sources(leaves)
-                if not same and any(leaf.source is not None and leaf.source.serves is not None for leaf in leaves):
+                if not same and any(leaf.source is not None and leaf.source.lasts for leaf in leaves):
                     self._form = _form(outline, leaves, sources, form.metadata, form.memo)
                 return CapturedState(
                     name=self.name,
@@ -122,7 +122,7 @@ def _renewed(leaves: list[Leaf], tensors: Sequence[Any]) -> list[Leaf] | None:
     same = True
     for leaf, value in zip(leaves, tensors, strict=True):
         source = leaf.source
-        if source is not None and leaf.value is value and source.serves is not None and source.serves(value):
+        if source is not None and leaf.value is value and source.is_still(value):
             renewed.append(leaf)
             continue
         found = source_of(leaf.path, value)
@@ -163,8 +163,6 @@ def _form(
     memo: dict[str, Any],
 ) -> _Form:
     """Return the form without the tensors that will not be met again: these are not to be kept alive."""
-    kept = [
-        leaf if leaf.source is not None and leaf.source.serves is not None else leaf.of(None, None) for leaf in leaves
-    ]
+    kept = [leaf if leaf.source is not None and leaf.source.lasts else leaf.of(None, None) for leaf in leaves]
     whole = all(leaf.source is not None for leaf in kept)
     return _Form(outline, kept, sources if whole else None, metadata, memo)

@@ -46,7 +46,7 @@ class Copy(NamedTuple):
     @property
     def live(self) -> memoryview | None:
         """The tensor's bytes as they are now, if they lie in host memory."""
-        return self.source.view() if self.source.view is not None else None
+        return self.source.view()
 
     def make(self, came: Came) -> None:
         """Copy; from an accelerator, have it copied.
@@ -61,7 +61,7 @@ class Copy(NamedTuple):
             self.source.remote.queue(self.target)
         else:
             self.source.fill(self.target, lambda begin, end: came(self.begin + begin, self.begin + end))
-        if self.source.let_go is not None:
+        if self.source.lets_go:
             self.source.let_go()
 
     def is_torn(self) -> bool:
@@ -70,7 +70,7 @@ class Copy(NamedTuple):
             return self.live is None or digest(self.live) != digest(self.target)
         if self.version is None:
             return False
-        if self.source.version is None or self.source.version() != self.version:
+        if self.source.version() != self.version:
             return True
         live = self.live  # changes through `.data` are not counted
         return live is not None and not _alike(live, self.target, _GLANCE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,16 @@ from .versions import versions
 
 REASON = "converted"
 """Why such a checkpoint was saved."""
+
+
+class Unread(TensorSource, frozen=True, kw_only=True):
+    """A tensor of another program's file that `read` copies from there."""
+
+    read: Callable[[memoryview], None]
+
+    def copy_into(self, target: memoryview) -> None:
+        """Read it."""
+        self.read(target)
 
 
 class Lazy(Struct, frozen=True, kw_only=True):

@@ -25,8 +25,7 @@ from ..errors import ConfigError, ForeignFileError, KeepbestError
 from ..storage.arrays import dtype_name
 from ..storage.foreign import check_name, check_size, checked_shape, nbytes
 from ..storage.printable import printable
-from .foreign import Found, Lazy, Part, add_part
-from .tensor import TensorSource
+from .foreign import Found, Lazy, Part, Unread, add_part
 
 if TYPE_CHECKING:
     import h5py
@@ -239,14 +238,14 @@ def _lazy(location: str, path: str, dataset: h5py.Dataset) -> tuple[Lazy, bool] 
     if chunk > size:  # HDF5 unpacks whole chunks, however little of them is the tensor's
         check_size(location, f"a chunk of '{path}'", chunk, stored)
 
-    def copy_into(target: memoryview) -> None:
+    def read(target: memoryview) -> None:
         array = np.frombuffer(target, dataset.dtype if bfloat16 else kind).reshape(shape)
         try:
             dataset.read_direct(array)
         except _MALFORMED as error:
             raise ForeignFileError(location, f"'{path}' cannot be read ({error!s:.200}).") from error
 
-    return Lazy(tag="keras", source=TensorSource(dtype=dtype, shape=shape, copy_into=copy_into)), filtered
+    return Lazy(tag="keras", source=Unread(dtype=dtype, shape=shape, read=read)), filtered
 
 
 def _filtered(location: str, path: str, dataset: h5py.Dataset) -> bool:

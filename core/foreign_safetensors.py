@@ -105,22 +105,21 @@ def _open(path: Path, stack: ExitStack) -> tuple[dict[str, Lazy], dict[str, str]
     return {name: _lazy(str(path), tag, name, facts, data) for name, facts in table.items()}, metadata
 
 
+class _Mapped(TensorSource, frozen=True, kw_only=True):
+    lies: memoryview
+
+    def view(self) -> memoryview:
+        return self.lies
+
+
 def _lazy(location: str, tag: str, name: str, facts: Mapping[str, Any], data: memoryview) -> Lazy:
     check_name(location, name)
     if facts["dtype"] not in ITEM_BYTES:
         raise ForeignFileError(location, f"keepbest does not know the dtype {facts['dtype']!r:.40} of '{name[:200]}'.")
     shape = checked_shape(location, name, facts["shape"])
     begin, end = facts["data_offsets"]
-    lies = data[begin:end]
-
-    def copy_into(target: memoryview) -> None:
-        target[:] = lies
-
     return Lazy(
-        tag=tag,
-        source=TensorSource(
-            dtype=facts["dtype"], shape=shape, identity=(location, name), copy_into=copy_into, view=lambda: lies
-        ),
+        tag=tag, source=_Mapped(dtype=facts["dtype"], shape=shape, identity=(location, name), lies=data[begin:end])
     )
 
 

@@ -62,7 +62,7 @@ class LiveTensors:
         if self._copied is not None and self._copied[0] == name:
             return self._copied[1]
         source = self._sources[name]
-        found = source.view() if source.view is not None else None
+        found = source.view()
         if found is None:
             found = memoryview(bytearray(nbytes))
             source.copy_into(found)

@@ -102,6 +102,15 @@ class _Planned(Struct, frozen=True, kw_only=True):
         return sum(end - begin for name, (begin, end) in offsets.items() if _is_staged(sources[name], letting_go))
 
 
+class _Staged(TensorSource, frozen=True, kw_only=True):
+    """A tensor that is copied to its place in staging, beside others that are held where they are."""
+
+    place: memoryview
+
+    def view(self) -> memoryview:
+        return self.place
+
+
 class Snapshots:
     """Takes snapshots of objects and of the random number generators. Used by one thread at a time."""
 
@@ -192,7 +201,7 @@ def _plan(captured: CapturedState) -> TensorFilePlan | None:
 
 def _specs(captured: CapturedState) -> list[TensorSpec]:
     """Return the tensors, frozen ones first: what is not sent again lies together."""
-    ordered = sorted(captured.sources.items(), key=lambda item: item[1].rests is None or item[1].rests() is None)
+    ordered = sorted(captured.sources.items(), key=lambda item: item[1].rests() is None)
     return [TensorSpec(name=name, dtype=source.dtype, shape=source.shape) for name, source in ordered]
 
 
@@ -201,7 +210,7 @@ def _nbytes(specs: Sequence[TensorSpec]) -> int:
 
 
 def _is_staged(source: TensorSource, letting_go: bool) -> bool:  # noqa: FBT001 - once for each tensor
-    return not source.held or (letting_go and source.let_go is not None)
+    return not source.held or (letting_go and source.lets_go)
 
 
 def _stage(item: _Planned, region: memoryview, *, letting_go: bool) -> tuple[list[Copy], TensorDraft]:
@@ -214,15 +223,15 @@ def _stage(item: _Planned, region: memoryview, *, letting_go: bool) -> tuple[lis
         if not _is_staged(source, letting_go):
             anything_held = True
         elif end > begin:
-            version = source.version() if source.version is not None else None
-            rests = source.rests() if source.rests is not None else None
-            copies.append(Copy(source, region, base, free, free + end - begin, version, rests))
+            copies.append(Copy(source, region, base, free, free + end - begin, source.version(), source.rests()))
             free += end - begin
     if not anything_held:
         return copies, TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=region)
     staged = {id(copy.source): region[copy.begin : copy.end] for copy in copies}
     places = {
-        name: replace(source, view=partial(_same, staged[id(source)])) if id(source) in staged else source
+        name: _Staged(dtype=source.dtype, shape=source.shape, place=staged[id(source)])
+        if id(source) in staged
+        else source
         for name, source in sources.items()
     }
     return copies, _draft(item, places)
@@ -243,10 +252,6 @@ def _arriving(later: Sequence[Copy], files: Sequence[TensorDraft]) -> dict[int, 
 
 def _awaiting(file: TensorDraft, arriving: Arriving | None) -> TensorDraft:
     return file if arriving is None else replace(file, data=arriving, hasher=arriving.hasher)
-
-
-def _same(target: memoryview) -> memoryview:
-    return target
 
 
 def _draft(item: _Planned, sources: Mapping[str, TensorSource]) -> TensorDraft:

@@ -52,8 +52,12 @@ class Remote(Struct, frozen=True, kw_only=True):
     """Return a source of a copy that lies there too, and is made in the order of the calling thread's work."""
 
 
-class TensorSource(Struct, frozen=True, kw_only=True):
-    """A live tensor that can be copied into staging."""
+class TensorSource(Struct, frozen=True, kw_only=True, eq=False):
+    """A live tensor that can be copied into staging; each framework has a class of its own for its tensors.
+
+    There is one of these for each tensor of a training, for as long as that goes on, and Python's collector of garbage
+    looks at every object: so what a tensor can do are methods, and no functions made for it.
+    """
 
     dtype: str
     """The safetensors name it is stored as."""
@@ -63,22 +67,46 @@ class TensorSource(Struct, frozen=True, kw_only=True):
     """`COMPLEX128` where the last axis of `shape` holds (real, imaginary)."""
     identity: Hashable | None = None
     """Equal for tensors that are the same memory seen in the same way (tied weights); None: never the same."""
-    copy_into: Callable[[memoryview], None]
-    """Fill a writable view of exactly the tensor's bytes, C order."""
-    view: Callable[[], memoryview | None] | None = None
-    """Return the bytes where they lie, if they lie contiguously in host memory."""
     held: bool = False
     """The values stay as they are while this is kept, whatever training does: assigning copies, or never happens."""
-    let_go: Callable[[], None] | None = None
-    """Given where assigning to what is held copies: hold the values no longer, somebody else has them."""
-    version: Callable[[], object] | None = None
-    """Given where a fence holds up whatever may change the values: another answer means that they changed unfenced."""
-    rests: Callable[[], object] | None = None
-    """Return what is equal for as long as nobody is known to have changed the values; None: somebody trains them."""
+    lets_go: bool = False
+    """Assigning to what is held copies, until `let_go` was called."""
     remote: Remote | None = None
     """Given where the tensor lies on an accelerator that copies while it computes."""
-    serves: Callable[[Any], bool] | None = None
-    """Say whether this source reads that tensor, as it is now: then none is made anew for the next snapshot."""
+    lasts: bool = False
+    """The next snapshot may meet the same tensor, and need none made anew; see `serves`."""
+    unwrap: Callable[[Any], Any] | None = None
+    """Returns the tensor that what stands in the state holds; None: it is the tensor itself."""
+
+    def view(self) -> memoryview | None:
+        """Return the bytes where they lie, if they lie contiguously in host memory."""
+        return None
+
+    def copy_into(self, target: memoryview) -> None:
+        """Fill a writable view of exactly the tensor's bytes, C order."""
+        lies = self.view()
+        if lies is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a view nor a way to copy")
+        target[:] = lies
+
+    def let_go(self) -> None:
+        """Hold the values no longer: somebody else has them."""
+
+    def version(self) -> object:
+        """Return what changes with the values, where a fence holds up whatever may change them; None: none does."""
+        return None
+
+    def rests(self) -> object:
+        """Return what stays equal until somebody is known to have changed the values; None: somebody trains them."""
+        return None
+
+    def serves(self, value: Any) -> bool:  # noqa: ARG002 - for those that last
+        """Say whether this reads the tensor `value`, as it is now."""
+        return False
+
+    def is_still(self, value: Any) -> bool:
+        """Say whether this reads what now stands in the state, so that none is made anew."""
+        return self.lasts and self.serves(value if self.unwrap is None else self.unwrap(value))
 
     @property
     def facts(self) -> tuple[str, tuple[int, ...], str | None]:
@@ -91,7 +119,7 @@ class TensorSource(Struct, frozen=True, kw_only=True):
         `came` is told begin and end of each piece while that is in the cache. Where the interpreter is so busy that a
         piece has to wait for it, the rest is one piece.
         """
-        lies = self.view() if self.view is not None else None
+        lies = self.view()
         if lies is None:
             self.copy_into(target)
             if came is not None:
@@ -107,6 +135,18 @@ class TensorSource(Struct, frozen=True, kw_only=True):
             if time.monotonic() - since > _SLOW:
                 piece = len(copied)
             begin = end
+
+
+class _Array(TensorSource, frozen=True, kw_only=True):
+    array: np.ndarray[Any, Any]
+    """As it is stored."""
+
+    def view(self) -> memoryview | None:
+        array = self.array
+        return array.reshape(-1).view(np.uint8).data if array.flags.c_contiguous and array.size else None
+
+    def copy_into(self, target: memoryview) -> None:
+        np.copyto(np.frombuffer(target, self.array.dtype).reshape(self.array.shape), self.array)
 
 
 def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorSource:
@@ -129,11 +169,4 @@ def numpy_source(value: np.ndarray[Any, Any] | np.generic, path: str) -> TensorS
     dtype = dtype_name(array.dtype.name)
     if dtype is None:
         raise UnsupportedStateError(path, value, why=f"of dtype {array.dtype} cannot be stored as a tensor")
-
-    def copy_into(target: memoryview) -> None:
-        np.copyto(np.frombuffer(target, array.dtype).reshape(array.shape), array)
-
-    def view() -> memoryview | None:
-        return array.reshape(-1).view(np.uint8).data if array.flags.c_contiguous and array.size else None
-
-    return TensorSource(dtype=dtype, shape=tuple(array.shape), logical=logical, copy_into=copy_into, view=view)
+    return _Array(dtype=dtype, shape=tuple(array.shape), logical=logical, array=array)

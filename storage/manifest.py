@@ -64,7 +64,7 @@ class Score(Struct, frozen=True, kw_only=True):
         read_floats(self, "value")
 
 
-class TensorRecord(Struct, frozen=True, kw_only=True):
+class TensorRecord(Struct, frozen=True, kw_only=True, gc=False):
     """Where one tensor lies in its tensor file, and what it must read as."""
 
     dtype: str

@@ -38,7 +38,7 @@ _PAGE = 4096
 """The data of a large file begins on a page, so that staging, which does too, can be written as it lies."""
 
 
-class TensorSpec(Struct, frozen=True, kw_only=True):
+class TensorSpec(Struct, frozen=True, kw_only=True, gc=False):
     """What a tensor is, without its values."""
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from ...errors import UnsupportedStateError
 from ...storage.tensorfile import TensorSpec, TensorView
 
 Array = np.ndarray[Any, Any]
+_VALUE_OF = operator.attrgetter("value")
 
 
 def tensor(value: Any, path: str) -> TensorSource | None:
@@ -31,8 +33,7 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         raise UnsupportedStateError(
             path, value, why=f"whose value is a {type(held).__name__} cannot be stored as a tensor"
         )
-    serves = source.serves
-    return source if serves is None else replace(source, serves=lambda again: serves(again.value))
+    return replace(source, unwrap=_VALUE_OF) if source.lasts else source
 
 
 def defer(value: Any) -> Any:

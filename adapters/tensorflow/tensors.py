@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from msgspec.structs import replace
 
 from ...core.tensor import TensorSource
 from ...errors import UnsupportedStateError
@@ -44,8 +43,15 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         raise UnsupportedStateError(path, value, why=f"of dtype {held.dtype.name} cannot be stored as a tensor")
 
     identity = ("variable", id(value)) if held is not value and held.shape.num_elements() else None
-    source = _source(held, dtype, shape, logical, may_be_assigned_to=held is not value and logical is None)
-    return replace(source, identity=identity)
+    return _Held(
+        dtype=dtype,
+        shape=shape,
+        logical=logical,
+        identity=identity,
+        held=True,
+        lets_go=held is not value and logical is None,
+        holder=[held],
+    )
 
 
 def from_view(view: TensorView, logical: str | None) -> tf.Tensor:
@@ -72,26 +78,18 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
     return (lambda tensor: tensor) if issubclass(kind, tf.Tensor) else None
 
 
-def _source(
-    held: Any, dtype: str, shape: tuple[int, ...], logical: str | None, *, may_be_assigned_to: bool
-) -> TensorSource:
-    holder = [held]
+class _Held(TensorSource, frozen=True, kw_only=True):
+    holder: list[Any]
+    """The tensor; nothing once it is let go."""
 
-    def copy_into(target: memoryview) -> None:
-        np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(_readable(holder[0]), np.uint8))
+    def view(self) -> memoryview:
+        return memoryview(_readable(self.holder[0])).cast("B")
 
-    def view() -> memoryview:
-        return memoryview(_readable(holder[0])).cast("B")
+    def copy_into(self, target: memoryview) -> None:
+        np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(_readable(self.holder[0]), np.uint8))
 
-    return TensorSource(
-        dtype=dtype,
-        shape=shape,
-        logical=logical,
-        copy_into=copy_into,
-        view=view,
-        held=True,
-        let_go=holder.clear if may_be_assigned_to else None,
-    )
+    def let_go(self) -> None:
+        self.holder.clear()
 
 
 def _readable(held: Any) -> Any:

@@ -5,7 +5,6 @@ Whatever else has `state_dict` (schedulers, GradScaler, StatefulDataLoader) is s
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
@@ -125,34 +124,53 @@ def tensor(value: Any, path: str) -> TensorSource | None:
         found, logical = torch.view_as_real(found.resolve_conj()), COMPLEX128
     if found.dtype not in _NAMES:
         raise UnsupportedStateError(path, value, why=f"of dtype {found.dtype} cannot be stored as a tensor")
-
-    def copy_into(target: memoryview) -> None:
-        torch.frombuffer(target, dtype=found.dtype).view(found.shape).copy_(found)
-
     lies = found.device.type == "cpu" and found.is_contiguous() and bool(found.numel()) and not _lazy(found)
-
-    @functools.cache
-    def view() -> memoryview | None:
-        return found.reshape(-1).view(torch.uint8).numpy().data if lies else None
-
     guarded = fence.may_guard(value)
-    place, kind, shape, stride = value.data_ptr(), value.dtype, value.shape, value.stride()
-
-    def serves(again: torch.Tensor) -> bool:
-        return again.data_ptr() == place and again.dtype is kind and again.shape == shape and again.stride() == stride
-
-    return TensorSource(
+    return _Dense(
         dtype=_NAMES[found.dtype],
         shape=tuple(found.shape),
         logical=logical,
         identity=_identity(found) if found.numel() else None,
-        copy_into=copy_into,
-        view=view,
-        version=functools.partial(fence.version, value) if guarded else None,
-        rests=functools.partial(fence.rests, value) if guarded and lies and isinstance(value, nn.Parameter) else None,
         remote=_remote(value, found, path) if found.device.type == "cuda" else None,
-        serves=serves,
+        lasts=True,
+        value=value,
+        stored=found,
+        memory=found.reshape(-1).view(torch.uint8).numpy().data if lies else None,
+        met=_met(value),
+        guarded=guarded,
+        may_rest=guarded and lies and isinstance(value, nn.Parameter),
     )
+
+
+class _Dense(TensorSource, frozen=True, kw_only=True):
+    value: torch.Tensor
+    """As it stands in the state."""
+    stored: torch.Tensor
+    """The same memory, as it is stored."""
+    memory: memoryview | None
+    met: tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]
+    """Where and of what form `value` was."""
+    guarded: bool
+    may_rest: bool
+
+    def view(self) -> memoryview | None:
+        return self.memory
+
+    def copy_into(self, target: memoryview) -> None:
+        torch.frombuffer(target, dtype=self.stored.dtype).view(self.stored.shape).copy_(self.stored)
+
+    def version(self) -> int | None:
+        return fence.version(self.value) if self.guarded else None
+
+    def rests(self) -> int | None:
+        return fence.rests(self.value) if self.may_rest else None
+
+    def serves(self, value: torch.Tensor) -> bool:
+        return _met(value) == self.met
+
+
+def _met(value: torch.Tensor) -> tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]:
+    return value.data_ptr(), value.dtype, tuple(value.shape), value.stride()
 
 
 def _remote(value: torch.Tensor, stored: torch.Tensor, path: str) -> Remote:
@@ -163,8 +181,8 @@ def _remote(value: torch.Tensor, stored: torch.Tensor, path: str) -> Remote:
 
     def clone() -> TensorSource:
         made = tensor(value.detach().clone(), path)
-        assert made is not None
-        return replace(made, version=None)
+        assert isinstance(made, _Dense)
+        return replace(made, guarded=False)
 
     return Remote(lane=cuda.lane_of(stored.device.index), queue=queue, clone=clone)
 
@@ -224,9 +242,7 @@ _PLAIN = (torch.Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (
 
 def _identity(tensor: torch.Tensor) -> Hashable:
     """Return what is equal for tensors of equal memory and equal values; a lazy conjugate shares only the memory."""
-    return (
-        tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg()
-    )  # fmt: skip
+    return *_met(tensor), tensor.device, tensor.is_conj(), tensor.is_neg()
 
 
 def _kind(value: torch.Tensor) -> str:

@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 import torch
 from msgspec import Struct
 
-from ...core.foreign import Found, Lazy
-from ...core.tensor import TensorSource
+from ...core.foreign import Found, Lazy, Unread
 from ...errors import ForeignFileError
 from ...storage.arrays import COMPLEX128
 from ...storage.foreign import check_size, checked_shape, nbytes
@@ -200,7 +199,7 @@ def _tensor(folder: Path, fqn: str, facts: Mapping[str, Any], held: Mapping[Any,
         raise ForeignFileError(str(folder), f"'{printable(fqn)[:200]}' is of dtype {dtype}, which cannot be stored.")
     spec = TensorSpec(name=fqn, dtype=_NAMES[kept], shape=axes)
 
-    def copy_into(target: memoryview) -> None:
+    def read(target: memoryview) -> None:
         whole = from_view(TensorView(spec=spec, data=target), logical)
         for offsets, sizes, piece in chunks:
             part = _unpickled_part(piece)
@@ -208,7 +207,7 @@ def _tensor(folder: Path, fqn: str, facts: Mapping[str, Any], held: Mapping[Any,
                 raise ForeignFileError(str(piece.path), f"a piece of '{printable(fqn)[:200]}' is not as it should be.")
             whole[tuple(slice(low, low + many) for low, many in zip(offsets, sizes, strict=True))].copy_(part)
 
-    source = TensorSource(dtype=spec.dtype, shape=axes, logical=logical, copy_into=copy_into)
+    source = Unread(dtype=spec.dtype, shape=axes, logical=logical, read=read)
     return Lazy(tag=NAME, source=source)
 
 

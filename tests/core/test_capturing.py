@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import keepbest.adapters  # noqa: F401 - fills the table of adapters
 from keepbest.core.capturing import Capturing
 from keepbest.core.snapshot import Snapshots
+from keepbest.core.staging import Staging
 from keepbest.core.state import value_of
 from keepbest.errors import UnsupportedStateError
 
@@ -203,3 +204,21 @@ def test_what_never_changes_is_held_by_its_snapshot_alone():
         del found
         gc.collect()
         assert seen() is None
+
+
+@pytest.mark.parametrize(
+    ("make", "most"), [(lambda: np.zeros(64), 4), (lambda: torch.zeros(64), 8)], ids=["numpy", "torch"]
+)
+def test_few_objects_are_kept_for_each_tensor(make, most):
+    """Python's collector of garbage looks at every one of them, in the middle of training."""
+    state = {f"layer.{number}.weight": make() for number in range(1_000)}
+    snapshots, staging = Snapshots({"held": state}), Staging()
+    snapshots.staged(staging, overlap=True)
+    snapshots.forget()
+    gc.collect()
+    before = len(gc.get_objects())
+    taken = snapshots.staged(staging, overlap=True)
+    gc.collect()
+    assert (len(gc.get_objects()) - before) / len(state) < most
+    assert taken.files
+    staging.release()

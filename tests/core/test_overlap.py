@@ -9,7 +9,6 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from keepbest.core import overlap as module
 from keepbest.core.arriving import Arriving, BrokenOffError
@@ -32,11 +31,18 @@ class Counting:
         self.changes += 1
 
     def source(self, path):
-        def copy_into(target):
-            self.at()
-            np.copyto(np.frombuffer(target, np.float64), self.values)
+        return CountingSource(dtype="F64", shape=self.values.shape, tensor=self)
 
-        return TensorSource(dtype="F64", shape=self.values.shape, copy_into=copy_into, version=lambda: self.changes)
+
+class CountingSource(TensorSource, frozen=True, kw_only=True):
+    tensor: Counting
+
+    def copy_into(self, target):
+        self.tensor.at()
+        np.copyto(np.frombuffer(target, np.float64), self.tensor.values)
+
+    def version(self):
+        return self.tensor.changes
 
 
 @pytest.fixture
@@ -288,11 +294,13 @@ class Viewed(Counting):
     """The same, whose bytes can be seen where they lie."""
 
     def source(self, path):
-        def view():
-            self.at()
-            return self.values.view(np.uint8).data
+        return ViewedSource(dtype="F64", shape=self.values.shape, tensor=self)
 
-        return replace(super().source(path), view=view)
+
+class ViewedSource(CountingSource, frozen=True, kw_only=True):
+    def view(self):
+        self.tensor.at()
+        return self.tensor.values.view(np.uint8).data
 
 
 @pytest.mark.parametrize("tensor", [Counting, Viewed])
