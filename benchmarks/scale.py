@@ -35,6 +35,7 @@ def many_tensors(folder: Path) -> bool:
         costs[count] = {"snapshot": blocked, "save": saved, "load": time.perf_counter() - begin}
         if not torch.equal(loaded[f"layer.{count - 1}.weight"], state[f"layer.{count - 1}.weight"]):
             raise SystemExit("what was loaded is not what was saved")
+        del handle, loaded, state, ckpt  # else the next round is timed with letting go of them
     report(
         "Many small tensors, seconds for all of them",
         {f"{count:,} tensors, {what}": [cost] for count, row in costs.items() for what, cost in row.items()},

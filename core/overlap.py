@@ -35,7 +35,7 @@ class Overlap:
                 takes longer.
         """
         self._snapshot: Snapshot | None = snapshot
-        self._again = again
+        self._again: Callable[[], Snapshot] | None = again
         self._copied = threading.Event()
         self._settled = threading.Event()
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class Overlap:
         if snapshot.copies:
             _UNDER_WAY.add(self)
         else:
-            self._settled.set()
+            self._end()
 
     @property
     def settled(self) -> bool:
@@ -115,8 +115,8 @@ class Overlap:
         """
         self._settled.wait()
         with self._lock:
-            self._raise()
             found, self._snapshot = self._snapshot, None
+            self._raise()
         assert found is not None
         return found
 
@@ -124,7 +124,7 @@ class Overlap:
         """Let `result` raise, if it has not returned yet; returns whether that came in time."""
         with self._lock:
             if self._snapshot is None:
-                return False
+                return isinstance(self._error, CancelledError)
             self._error = CancelledError()
             self._end()
         return True
@@ -151,6 +151,7 @@ class Overlap:
         with self._lock:
             if self._settled.is_set():
                 return
+            assert self._again is not None
             try:
                 self._snapshot = self._again()
                 self.retaken = True
@@ -159,6 +160,7 @@ class Overlap:
             self._end()
 
     def _end(self) -> None:
+        self._again = None  # it holds all that is trained, and whoever keeps a handle keeps this
         _UNDER_WAY.discard(self)
         self._settled.set()
 
