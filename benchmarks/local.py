@@ -118,7 +118,7 @@ def _full() -> list[Part]:
         title=GIBIBYTE,
         model=GIBIBYTE,
         cases=gibibyte,
-        turns=(Turn("size", 1, (KEEPBEST,)), Turn("save", 9, gibibyte)),
+        turns=(Turn("size", 1, (KEEPBEST,)), Turn("save", 15, gibibyte)),
     )
     saves = Part(
         title=MANY,

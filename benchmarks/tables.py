@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
+import steps
 from local import Found
 from measure import console, human
 from rich.table import Table
@@ -26,9 +28,9 @@ COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[float], str]]] = {
 """What is measured, by the heading; the first measure that a case has is shown."""
 
 STEPS = {
-    "saving every 10 steps, all of them": ("every_10", "plain_10"),
-    "saving every 10 steps, single ones": ("saving_steps", "plain_steps"),
-    "saving every step": ("every_1", "plain_1"),
+    "saving every 10 steps, all of them": steps.BLOCKS,
+    "saving every 10 steps, single ones": steps.STEPS,
+    "saving every step": steps.DENSE,
 }
 """Seconds of steps with saving and without, by what is said of them: the mean of blocks, or each by itself."""
 
@@ -57,10 +59,10 @@ def _show_steps(found: Found) -> None:
     for head in ("case", "", "without", "with", "longer by"):
         table.add_column(head, justify="left" if head in {"case", ""} else "right")
     for case in found.results:
-        for what, (saving, plain) in STEPS.items():
-            if found.of(case, saving):
-                rise = statistics.median(found.of(case, saving)) / statistics.median(found.of(case, plain)) - 1
-                cells = (_cell(found, case, (measure,), human) for measure in (plain, saving))
+        for what, compared in STEPS.items():
+            if found.of(case, compared.saving):
+                rise = steps.rise(partial(found.of, case), compared)
+                cells = (_cell(found, case, (measure,), human) for measure in (compared.plain, compared.saving))
                 table.add_row(case, what, *cells, f"{rise:+.1%}")
     if table.row_count:
         console.print(table)
