@@ -18,7 +18,7 @@ from ..storage.printable import printable
 from ..storage.tensorfile import ITEM_BYTES
 from .foreign import Found, Lazy, Part
 from .foreign_folder import INDEX
-from .tensor import TensorSource
+from .tensor import Lying
 
 SINGLE = "model.safetensors"
 
@@ -105,13 +105,6 @@ def _open(path: Path, stack: ExitStack) -> tuple[dict[str, Lazy], dict[str, str]
     return {name: _lazy(str(path), tag, name, facts, data) for name, facts in table.items()}, metadata
 
 
-class _Mapped(TensorSource, frozen=True, kw_only=True):
-    lies: memoryview
-
-    def view(self) -> memoryview:
-        return self.lies
-
-
 def _lazy(location: str, tag: str, name: str, facts: Mapping[str, Any], data: memoryview) -> Lazy:
     check_name(location, name)
     if facts["dtype"] not in ITEM_BYTES:
@@ -119,7 +112,7 @@ def _lazy(location: str, tag: str, name: str, facts: Mapping[str, Any], data: me
     shape = checked_shape(location, name, facts["shape"])
     begin, end = facts["data_offsets"]
     return Lazy(
-        tag=tag, source=_Mapped(dtype=facts["dtype"], shape=shape, identity=(location, name), lies=data[begin:end])
+        tag=tag, source=Lying(dtype=facts["dtype"], shape=shape, identity=(location, name), lies=data[begin:end])
     )
 
 

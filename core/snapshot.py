@@ -31,7 +31,7 @@ from .copies import Copy, Resting
 from .live import LiveTensors
 from .staging import Staging
 from .state import CapturedState, value_of
-from .tensor import TensorSource
+from .tensor import Lying, TensorSource
 
 INLINE_BYTES = 64 << 10
 """State that is neither weights nor an optimizer's, and holds no more tensor bytes than this, stays in `state.json`."""
@@ -100,15 +100,6 @@ class _Planned(Struct, frozen=True, kw_only=True):
         sources = self.captured.sources
         offsets = {} if self.plan is None else self.plan.offsets
         return sum(end - begin for name, (begin, end) in offsets.items() if _is_staged(sources[name], letting_go))
-
-
-class _Staged(TensorSource, frozen=True, kw_only=True):
-    """A tensor that is copied to its place in staging, beside others that are held where they are."""
-
-    place: memoryview
-
-    def view(self) -> memoryview:
-        return self.place
 
 
 class Snapshots:
@@ -229,9 +220,7 @@ def _stage(item: _Planned, region: memoryview, *, letting_go: bool) -> tuple[lis
         return copies, TensorDraft(file=item.captured.name + TENSOR_SUFFIX, plan=item.plan, data=region)
     staged = {id(copy.source): region[copy.begin : copy.end] for copy in copies}
     places = {
-        name: _Staged(dtype=source.dtype, shape=source.shape, place=staged[id(source)])
-        if id(source) in staged
-        else source
+        name: Lying(dtype=source.dtype, shape=source.shape, lies=staged[id(source)]) if id(source) in staged else source
         for name, source in sources.items()
     }
     return copies, _draft(item, places)

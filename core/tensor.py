@@ -137,6 +137,16 @@ class TensorSource(Struct, frozen=True, kw_only=True, eq=False):
             begin = end
 
 
+class Lying(TensorSource, frozen=True, kw_only=True):
+    """A tensor whose bytes are known to lie in host memory."""
+
+    lies: memoryview
+
+    def view(self) -> memoryview:
+        """Return them."""
+        return self.lies
+
+
 class _Array(TensorSource, frozen=True, kw_only=True):
     array: np.ndarray[Any, Any]
     """As it is stored."""

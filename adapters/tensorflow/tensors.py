@@ -85,9 +85,6 @@ class _Held(TensorSource, frozen=True, kw_only=True):
     def view(self) -> memoryview:
         return memoryview(_readable(self.holder[0])).cast("B")
 
-    def copy_into(self, target: memoryview) -> None:
-        np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(_readable(self.holder[0]), np.uint8))
-
     def let_go(self) -> None:
         self.holder.clear()
 
