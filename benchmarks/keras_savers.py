@@ -18,8 +18,12 @@ EVERY = 10
 WARM = 5
 """Batches of a `fit` that are not counted."""
 
-COUNTED = slice(15, 25)
-"""Batches of a `fit` that saves, with the second save in their midst; the first one warms up."""
+COUNTED = slice(25, 35)
+"""Batches of a `fit` that saves, with the third save in their midst, the first one that is like all after it.
+
+The first makes what a saver keeps, its memory and its threads; the second is the last that finds no file of a checkpoint
+that has been replaced.
+"""
 
 
 def best_checkpoint(folder: Path) -> Any:
