@@ -21,8 +21,8 @@ WARM = 5
 COUNTED = slice(25, 35)
 """Batches of a `fit` that saves, with the third save in their midst, the first one that is like all after it.
 
-The first makes what a saver keeps, its memory and its threads; the second is the last that finds no file of a checkpoint
-that has been replaced.
+The first makes what a saver keeps, its memory and its threads; the second finds no file of a checkpoint that has been
+replaced, which all later ones do.
 """
 
 

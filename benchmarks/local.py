@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from cases import (
     TORCH,
 )
 from keras_savers import KerasMeasurements
-from measurements import prepared
+from measurements import Measurements, prepared, weighed
 from turns import Results, Turns
 
 KERAS_MB = 502
@@ -49,6 +49,8 @@ class Part:
     """A name in `models`."""
     cases: tuple[str, ...]
     turns: tuple[Turn, ...]
+    prepare: Callable[[str, str, Path], Measurements] = prepared
+    """Builds the training of a case and warms it up."""
 
 
 @dataclass(slots=True)
@@ -125,6 +127,7 @@ def _full() -> list[Part]:
         model="few large tensors, 0.1 GB",
         cases=(KEEPBEST,),
         turns=(Turn("size", 1, (KEEPBEST,)), Turn("many_saves", 1, (KEEPBEST,))),
+        prepare=weighed,
     )
     some = (KEEPBEST, TORCH, "safetensors save_file", DCP_ASYNC)
     return [
@@ -178,7 +181,7 @@ def _written(title: str, times: int) -> Part:
 
 def measure(part: Part, folder: Path) -> Found:
     """Let the cases of one part take turns."""
-    made = {name: (prepared, (name, part.model)) for name in part.cases}
+    made = {name: (part.prepare, (name, part.model)) for name in part.cases}
     return _measured(part.title, made, part.turns, folder)
 
 

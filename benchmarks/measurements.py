@@ -105,9 +105,8 @@ class Measurements:
     def many_saves(self) -> Samples:
         """Save 200 times while training goes on: how far the peak rises above that of as many steps without.
 
-        That is the last turn: the saver is closed, so that its memory is given back.
+        That is the last turn: the saver is closed, so that its memory is given back. The process is `weighed`.
         """
-        cost.keep_no_freed_memory()
         cost.forget_peak()
         self._steps(MANY, every=1)
         saving = cost.peak()
@@ -144,3 +143,9 @@ def prepared(saver: str, model: str, folder: Path) -> Measurements:
 
     training = MODELS[model]()
     return Measurements(training, class_of(SAVERS[saver])(training, folder))
+
+
+def weighed(saver: str, model: str, folder: Path) -> Measurements:
+    """Do so in a process that keeps no freed memory: what was made before would lie in the heap, and go on to."""
+    cost.keep_no_freed_memory()
+    return prepared(saver, model, folder)
