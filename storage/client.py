@@ -22,11 +22,11 @@ DELETE_BATCH = 1000
 class TransientError(Exception):
     """An attempt failed in a way that may pass. Never leaves storage: `error` is raised when retries are over."""
 
-    def __init__(self, error: StorageError, *, tried: bool = False) -> None:
+    def __init__(self, error: StorageError, *, tried: float = 0.0) -> None:
         super().__init__(str(error))
         self.error = error
         self.tried = tried
-        """It was sent again already, to no avail."""
+        """Seconds for which it was sent again already, at most, to no avail."""
 
 
 class Upload(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,7 @@ from .file_hasher import FileHasher
 from .known_files import KnownFiles
 from .layout import commit_key, data_key, data_prefix
 from .manifest import Artifact, CheckpointInfo, Manifest, decode, encode
+from .operation import one_operation
 from .tensorfile import TensorFilePlan
 from .tensorstream import Bytes
 
@@ -83,6 +85,7 @@ class LinkDraft(Struct, frozen=True, kw_only=True):
 Draft = TensorDraft | BytesDraft | FileDraft | LinkDraft
 
 
+@one_operation()
 def write(backend: Backend, name: str, drafts: Sequence[Draft], known: KnownFiles | None = None) -> dict[str, Artifact]:
     """Write a checkpoint's files (step 1); nothing lists them yet. If one fails, what was written is deleted again.
 
@@ -96,12 +99,16 @@ def write(backend: Backend, name: str, drafts: Sequence[Draft], known: KnownFile
         known: older files that need not be written again, and spare ones.
     """
     outcomes: dict[str, Artifact | BaseException] = {}
+    failed = threading.Event()
 
     def attempt(draft: Draft) -> None:
+        if failed.is_set():
+            return
         try:
             outcomes[draft.file] = _write_one(backend, data_key(name, draft.file), draft, known)
         except BaseException as error:  # noqa: BLE001 - raised again below, once nobody writes any more
             outcomes[draft.file] = error
+            failed.set()
 
     if backend.capabilities.parallel > 1 and len(drafts) > 1:
         with ThreadPoolExecutor(min(backend.capabilities.parallel, len(drafts)), "keepbest-file") as pool:
@@ -110,8 +117,6 @@ def write(backend: Backend, name: str, drafts: Sequence[Draft], known: KnownFile
     else:
         for draft in drafts:
             attempt(draft)
-            if isinstance(outcomes[draft.file], BaseException):
-                break
     ended = {draft.file: outcomes[draft.file] for draft in drafts if draft.file in outcomes}
     artifacts = {file: found for file, found in ended.items() if isinstance(found, Artifact)}
     failures = {file: found for file, found in ended.items() if isinstance(found, BaseException)}
@@ -163,6 +168,7 @@ def _write_tensors(backend: Backend, key: str, draft: TensorDraft, known: KnownF
     return artifact
 
 
+@one_operation()
 def commit(backend: Backend, manifest: Manifest, check: Callable[[], None] = lambda: None) -> int:
     """Make a written checkpoint visible (steps 2 and 3); readers see all of it or nothing.
 

@@ -85,6 +85,10 @@ class ObstoreClient(S3Client):
     def __init__(self, scheme: str, bucket: str, filesystem: Any, settings: TransferSettings) -> None:
         super().__init__(scheme, bucket, filesystem)
         self._settings = settings
+        self._longest = _SHARE * settings.idle
+        """Seconds that one request of a stream may take."""
+        self._retrying = 0.9 * self._longest
+        """Seconds within which obstore sends one again: what stalled for longer is not."""
         self._stores: dict[str, Any] = {}
         self._turn = threading.Semaphore()
         """Of the streams that have parts to hand over: one at a time, for each fills all connections."""
@@ -106,7 +110,7 @@ class ObstoreClient(S3Client):
         import obstore  # noqa: PLC0415 - an extra
 
         size, most = self._settings.part_size, self._settings.connections
-        store = self._store("up", timeout=_SHARE * self._settings.idle)
+        store = self._store("up", timeout=self._longest)
         with contextlib.ExitStack() as turn:
             turn.enter_context(self._turn)
             source = _Source(self._counted(key, parts), turn.close)
@@ -162,8 +166,7 @@ class ObstoreClient(S3Client):
             backoff = {name: dt.timedelta(seconds=seconds) for name, seconds in waits.items()}
             tries: Any = {
                 "max_retries": 100,
-                # Less than the time of one request: what stalls is not sent again.
-                "retry_timeout": dt.timedelta(seconds=0.9 * _SHARE * self._settings.idle),
+                "retry_timeout": dt.timedelta(seconds=self._retrying),
                 "backoff": {**backoff, "base": 2},
             }
             identity: Any = {"skip_signature": True} if self._fs.anon else {"credential_provider": _Credentials(self)}
@@ -201,7 +204,8 @@ class ObstoreClient(S3Client):
         """Return our error for obstore's; transient if s3fs may come through, which is asked for a while then."""
         told = self._translated(error, method, key)
         if isinstance(told, WrongRegionError):  # s3fs finds the right one by itself
-            told = TransientError(told, tried=True)
+            self._again = time.monotonic() + _ASIDE
+            return TransientError(told)
         if isinstance(told, TransientError) and told.tried:
             self._again = time.monotonic() + _ASIDE
         return told
@@ -220,12 +224,14 @@ class ObstoreClient(S3Client):
             if strange:
                 return UnexpectedAnswerError(location, f"one without what it should hold ({strange[0]})")
             said = hide(text.partition("\n")[0])[:300]
-            return TransientError(UnreachableError(location, f"the store cannot be reached ({said})"), tried=True)
+            error = UnreachableError(location, f"the store cannot be reached ({said})")
+            return TransientError(error, tried=self._retrying + self._longest)
         kind = "text/html" if "<html" in text.lower() else ""
         answer = {"Code": code or status, "Message": _found(_MESSAGE, text), "Region": _found(_REGION, text)}
         facts = {"HTTPStatusCode": int(status or 0), "HTTPHeaders": {"content-type": kind}}
         told = translate({**answer, "ResponseMetadata": facts}, method, location, self.bucket, hide)
-        return TransientError(told.error, tried=status >= "500") if isinstance(told, TransientError) else told
+        tried = self._retrying if status >= "500" else 0.0
+        return TransientError(told.error, tried=tried) if isinstance(told, TransientError) else told
 
 
 class _Credentials:

@@ -1,4 +1,4 @@
-"""Retry: how often one request is tried, for how long, and what is asked of a store that has just been given up.
+"""Retry: how often one request is tried, for how long, and what is asked of a store that the operation has given up.
 
 All of it fits into the deadline: tries that fail (45 %), the pause before the last one (7 %), a stall in that one
 (25 %), and two requests that tidy up behind it (10 % each). Where the store has to put a large object together, nothing
@@ -14,7 +14,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from ..errors import CredentialsError, KeepbestError
-from . import event_loop
+from . import event_loop, operation
 from .client import TransientError
 
 T = TypeVar("T")
@@ -51,14 +51,16 @@ class Retry:
         self._given_up: float | None = None
         """When a request was given up, if none was answered since; seconds, monotonic."""
 
-    def attempt(self, request: Callable[[], T], *, small: bool = False) -> tuple[T, bool]:
+    def attempt(self, request: Callable[[], T], *, small: bool = False, failing: float = 0.0) -> tuple[T, bool]:
         """Send a request until it is answered, or the deadline is near.
 
-        For a while after one was given up, others are tried once: what tidies up behind it does not wait as long again.
+        After one was given up, others of the same operation (`one_operation`) are tried once: what tidies up behind it
+        does not wait as long again. An operation that begins afterwards knows nothing of it.
 
         Args:
             request: one try.
             small: it moves no data, so that after one was given up it can be cut short.
+            failing: seconds for which the same was tried in another way before.
 
         Returns:
             Its answer, and whether it was sent more than once: then an earlier one may have had its effect.
@@ -66,10 +68,11 @@ class Retry:
         Raises:
             StorageError: with a note `RETRIED` if it was sent more than once.
         """
-        limit = max(1.0, self._deadline * TIDYING) if small and self._is_down() else None
+        began = operation.began()
+        limit = max(1.0, self._deadline * TIDYING) if small and self._is_down(began) else None
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
-            stop=self._enough(),
+            stop=self._enough(began, failing),
             wait=wait_random_exponential(multiplier=0.1, max=self._deadline * PAUSE),
             reraise=True,
         )
@@ -92,18 +95,19 @@ class Retry:
         """Remember that the store does not answer."""
         self._given_up = time.monotonic()
 
-    def _is_down(self) -> bool:
-        return self._given_up is not None and time.monotonic() - self._given_up < self._deadline
+    def _is_down(self, began: float) -> bool:
+        """Say whether a request was given up since an operation began, and none was answered after it."""
+        return self._given_up is not None and self._given_up > began
 
-    def _enough(self) -> Callable[[RetryCallState], bool]:
+    def _enough(self, began: float, failing: float) -> Callable[[RetryCallState], bool]:
         """Return what says when to stop trying. Time counts from when nothing came: bytes may have moved for long."""
-        began: float | None = None
+        since: float | None = None
 
         def enough(state: RetryCallState) -> bool:
-            nonlocal began
+            nonlocal since
             now = time.monotonic()
-            if began is None:
-                began = max(state.start_time, now - stall(self._deadline))
-            return self._is_down() or now - began >= patience(self._deadline)
+            if since is None:
+                since = max(state.start_time, now - stall(self._deadline)) - failing
+            return self._is_down(began) or now - since >= patience(self._deadline)
 
         return enough

@@ -7,6 +7,7 @@ moved at once.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import itertools
 import threading
@@ -23,6 +24,7 @@ from . import progress, retry
 from .backend import Buffer, Chunk, Held
 from .client import Client, Source, TransientError
 from .older import NotCopiedError, Older
+from .operation import one_operation
 from .parts import LEAST, Part, PartSizes, parts
 from .retry import RETRIED, Retry
 from .spans import coalesce, view
@@ -93,13 +95,13 @@ class Transfer:
 
     # ── one request ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def call(self, request: Callable[[], T], *, small: bool = False) -> T:
+    def call(self, request: Callable[[], T], *, small: bool = False, failing: float = 0.0) -> T:
         """Send a request until it is answered, as `Retry.attempt` does, and return its answer."""
-        return self._retry.attempt(request, small=small)[0]
+        return self._retry.attempt(request, small=small, failing=failing)[0]
 
     def each(self, requests: Iterable[Callable[[], T]]) -> list[T]:
         """Send requests in parallel, each as `call` does; returns the answers in order, or raises one's error."""
-        futures = [self._workers.submit(self.call, request) for request in requests]
+        futures = [_submit(self._workers, self.call, request) for request in requests]
         try:
             return [future.result() for future in futures]
         finally:
@@ -109,6 +111,7 @@ class Transfer:
 
     # ── up ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @one_operation()
     def upload(self, key: str, chunks: Iterable[Chunk], *, if_absent: bool, base: str | None = None) -> int:
         """Create an object from a stream of unknown length; returns its bytes. No part of it is ever visible.
 
@@ -211,13 +214,13 @@ class Transfer:
         try:
             streaming(key, sent())
         except TransientError as passing:
-            if passing.tried:
-                self._retry.give_up()
             try:
                 if not _again(chunks):
+                    if passing.tried:
+                        self._retry.give_up()
                     raise passing.error from passing.__cause__
                 task.advance(-told)
-                return self._put_parts(key, self._parts(key, chunks))
+                return self._put_parts(key, self._parts(key, chunks), failing=passing.tried)
             finally:
                 self._drop(key)
         except ObjectNotFoundError:  # the upload is gone: as in `_finish`
@@ -252,8 +255,8 @@ class Transfer:
         finally:
             self.copies_ranges &= not older.refused
 
-    def _put_parts(self, key: str, parts: Iterable[Part], older: Older | None = None) -> int:
-        upload = self.call(lambda: self.client.start_upload(key))
+    def _put_parts(self, key: str, parts: Iterable[Part], older: Older | None = None, *, failing: float = 0.0) -> int:
+        upload = self.call(lambda: self.client.start_upload(key), failing=failing)
 
         def put(number: int, part: Part) -> Any:
             tag = None if older is None or part.begin is None else older.copy(part, key, upload, number)
@@ -299,6 +302,7 @@ class Transfer:
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @one_operation()
     def download(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Read ranges, neighbours together and large ones in pieces, straight into the memory that is returned.
 
@@ -323,7 +327,7 @@ class Transfer:
         if len(pieces) == 1:
             fetch(*pieces[0])
         else:
-            _all([self._workers.submit(fetch, *piece) for piece in pieces])
+            _all([_submit(self._workers, fetch, *piece) for piece in pieces])
         if not pieces:
             self.call(lambda: self.client.head(key))  # nothing is asked for, but of an object that exists
         last = min(ends, default=None)
@@ -331,6 +335,7 @@ class Transfer:
 
     # ── across ────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @one_operation()
     def copy(self, source: Source, key: str) -> None:
         """Copy within the store, in parts where it is larger than one request takes."""
         client = self.client
@@ -378,7 +383,7 @@ class _Sending:
                 self._window.release()
                 break
             try:
-                self._futures.append(self._workers.submit(self._send, number, part))
+                self._futures.append(_submit(self._workers, self._send, number, part))
             except BaseException:
                 self._window.release()
                 raise
@@ -425,6 +430,11 @@ def _file(key: str) -> str:
 def _again(chunks: Iterable[Chunk]) -> bool:
     """Say whether a stream can be gone through again: what was taken out of an iterator is gone."""
     return iter(chunks) is not chunks
+
+
+def _submit(workers: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> Future[T]:
+    """Have a worker do something as a part of the operation under way."""
+    return workers.submit(contextvars.copy_context().run, call, *args)
 
 
 def _all(futures: Sequence[Future[Any]]) -> None:

@@ -244,7 +244,7 @@ def _mutated(function: Any, patch: Patch) -> Any:
     changed = source.replace(patch.old, patch.new)
     made: dict[str, Any] = {}
     code = compile("from __future__ import annotations\n" + changed, f"<{patch.where}, mutated>", "exec")
-    exec(code, function.__globals__, made)
+    exec(code, inspect.unwrap(function).__globals__, made)
     result = made[function.__name__]
     result.source = changed
     return result

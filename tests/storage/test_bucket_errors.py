@@ -189,6 +189,19 @@ def test_a_store_that_is_gone_altogether_is_an_error_in_time(store, outage):
     assert_usable(store, run)
 
 
+def test_the_save_after_an_outage_is_not_given_up_at_its_first_failure(store):
+    """Each request of it has the patience that it always has, though the store was given up just before."""
+    run = store.run()
+    run.save()
+    store.proxy.on(store.refuse(503, "SlowDown"))
+    with pytest.raises(UnreachableError):
+        run.save()
+    store.proxy.clear()
+    store.on("put", store.refuse(503, "SlowDown"), times=2)
+    run.save()
+    assert_usable(store, run)
+
+
 def test_a_server_that_stops_reading_is_an_error_in_time(store):
     """A part that goes into the void is noticed, though its bytes are still being sent."""
     run = store.run()

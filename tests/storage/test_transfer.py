@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import mmap
 import random
 import threading
 import time
 import weakref
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,8 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepbest.errors import ConfigError, ObjectExistsError, ObjectNotFoundError, StorageError, UnreachableError
+from keepbest.storage import commit
 from keepbest.storage.bucket import BucketBackend
 from keepbest.storage.client import Source, TransientError
+from keepbest.storage.commit import BytesDraft
+from keepbest.storage.operation import one_operation
 from keepbest.storage.parts import PartSizes, parts
 from keepbest.storage.retry import Retry
 from keepbest.storage.transfer import Transfer, TransferSettings
@@ -292,24 +297,114 @@ def test_what_moved_bytes_for_long_is_tried_again():
     assert retry.attempt(request) == ("answer", True)
 
 
-def test_after_one_request_was_given_up_others_are_not_waited_for_as_long():
-    """What tidies up behind a store that is gone is tried once; when the store answers again, all is as before."""
-    retry, tries = Retry(4.0), []
+def tries_until_given_up(retry, **options):
+    """Return how often a request is sent that always fails."""
+    tries = []
 
     def request():
         tries.append(1)
         raise passing()
 
-    for least, most in ((3, 99), (1, 1), (1, 1)):
-        tries.clear()
-        with pytest.raises(UnreachableError):
-            retry.attempt(request)
-        assert least <= len(tries) <= most
-    assert retry.attempt(lambda: 1) == (1, False)
-    tries.clear()
+    with pytest.raises(UnreachableError):
+        retry.attempt(request, **options)
+    return len(tries)
+
+
+def test_after_one_request_was_given_up_others_of_its_operation_are_not_waited_for_as_long():
+    """What tidies up behind a store that is gone is tried once; when the store answers again, all is as before."""
+    retry = Retry(4.0)
+    with one_operation():
+        assert tries_until_given_up(retry) >= 3
+        assert tries_until_given_up(retry) == 1
+        with one_operation():  # a part of the outer one
+            assert tries_until_given_up(retry, small=True) == 1
+        assert retry.attempt(lambda: 1) == (1, False)
+        assert tries_until_given_up(retry) >= 3
+
+
+def test_the_next_operation_has_all_its_patience_again():
+    """That a save was given up just now does not fail the next one at its first request that does not come through."""
+    retry = Retry(4.0)
+    for _ in range(2):
+        with one_operation():
+            assert tries_until_given_up(retry, small=True) >= 3
+    assert tries_until_given_up(retry) >= 3
+
+
+def test_a_request_under_way_when_another_was_given_up_is_not_tried_again():
+    """Requests that fail at the same time end at the same time, also outside of an operation."""
+    retry, sent = Retry(4.0), []
+
+    def request():
+        sent.append(1)
+        if len(sent) == 2:
+            assert tries_until_given_up(retry) >= 3
+        raise passing()
+
     with pytest.raises(UnreachableError):
         retry.attempt(request)
-    assert len(tries) > 1
+    assert len(sent) == 2
+
+
+def test_what_was_tried_in_another_way_before_is_tried_for_less_long():
+    """Both ways together have the time of one."""
+    assert tries_until_given_up(Retry(4.0), failing=0.0) >= 3
+    assert tries_until_given_up(Retry(4.0), failing=1.8) == 1
+
+
+def test_parts_that_wait_for_a_connection_belong_to_the_operation(client):
+    """Of two uploads of one save, the second does not begin to be patient when the first was given up."""
+    transfer, gone, tries = transfer_to(client, connections=1), threading.Event(), Counter()
+
+    def before(asked, key):
+        if asked in {"put_part", "abort_upload"}:
+            tries[asked, key.partition(":")[0]] += 1
+            gone.set()
+            raise passing()
+
+    def upload(key):
+        transfer.upload(key, numbered(3), if_absent=False)
+
+    client.before = before
+    with ThreadPoolExecutor(2) as pool, one_operation():
+        first = pool.submit(contextvars.copy_context().run, upload, "first")
+        assert gone.wait(10)
+        second = pool.submit(contextvars.copy_context().run, upload, "second")
+        assert [type(each.exception()) for each in (first, second)] == [UnreachableError] * 2
+    assert tries["put_part", "first"] >= 3
+    assert tries["put_part", "second"] == 1
+
+
+def test_of_a_checkpoint_that_cannot_be_written_no_more_files_are_begun(client):
+    """When one file fails, those that wait for their turn are not sent, and those that were are deleted."""
+
+    def refuse(asked, key):
+        if asked == "put":
+            raise StorageError("mem://bucket/x", "no")
+
+    client.before = refuse
+    asked = TransferSettings(connections=2)
+    backend = BucketBackend("mem://bucket", lambda _: client, asked, ["mem"], delta=False)
+    drafts = [BytesDraft(file=f"file-{number}", data=b"x") for number in range(20)]
+    with pytest.raises(StorageError, match="no"):
+        commit.write(backend, "a-checkpoint", drafts)
+    assert client.asked["put"] <= 4
+    assert client.asked["delete"] == 1
+
+
+def test_a_stream_that_was_given_up_leaves_some_patience_for_the_parts(client):
+    """Where a client's own way of sending a stream fails, what is sent instead is not given up at its first failure."""
+
+    def put_stream(key, buffers):
+        for _ in buffers:
+            raise TransientError(UnreachableError("mem://bucket/x", "it passes"), tried=0.5)
+
+    client.put_stream = put_stream
+    client.before = fails("start_upload", 2)
+    data = list(numbered(3))
+    assert transfer_to(client).upload("key", data, if_absent=True) == 3 * PART
+    assert client.asked["start_upload"] == 3
+    assert client.objects["key"] == b"".join(bytes(chunk) for chunk in data)
 
 
 @pytest.mark.parametrize(
