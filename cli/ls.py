@@ -115,6 +115,8 @@ def _show(run: Run, listing: Listing, found: Marks, *, everything: bool) -> None
 
 def _show_curve(run: Run, checkpoints: Sequence[CheckpointInfo], found: Marks) -> None:
     """Show how the primary monitor went, in one line, with the best checkpoint marked."""
+    from .marks import smoothed  # noqa: PLC0415 - see above
+
     primary = found.monitors[0]
     epochs, values = _logged(run, checkpoints, primary.monitor)
     best = next((info for info in checkpoints if info.sequence == found.best.get(primary.monitor)), None)
@@ -122,6 +124,8 @@ def _show_curve(run: Run, checkpoints: Sequence[CheckpointInfo], found: Marks) -
     told, at = "", None
     if best is not None and best.epoch is not None and value is not None:
         told = f"best {words.number(value)} in epoch {words.epoch(best.epoch)}"
+        judged = smoothed(best, primary.monitor)
+        told += "" if judged is None else f" (smoothed: {words.number(judged)})"
         points = enumerate(zip(epochs, values, strict=True))
         at = next((place for place, point in points if point == (best.epoch, value)), None)
     room = screen.width() - screen.cells(primary.monitor) - len(told) - 4

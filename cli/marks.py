@@ -51,6 +51,12 @@ def marks(checkpoints: Sequence[CheckpointInfo]) -> Marks:
     )
 
 
+def smoothed(checkpoint: CheckpointInfo, monitor: str) -> float | None:
+    """Return the smoothed value that a checkpoint is ranked by; None: it is ranked by the one that was logged."""
+    value = next((score.value for score in checkpoint.scores if score.monitor == monitor), None)
+    return None if value == checkpoint.metrics.get(monitor, value) else value
+
+
 def left(checkpoints: Iterable[CheckpointInfo], entries: Iterable[Row | Note]) -> set[int]:
     """Return the sequences of those that are not on the way to where training stands, which `entries` are.
 

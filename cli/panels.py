@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ..core.overfitting import training_partners
 from ..storage.history import History, Row
+from .marks import smoothed
 
 if TYPE_CHECKING:
     from ..storage.manifest import CheckpointInfo
@@ -46,6 +47,8 @@ class Panel(Struct, frozen=True, kw_only=True):
     """The best checkpoint by `best_by`."""
     best_by: str
     """This metric, or the primary monitor where none is ranked by this one; empty: nothing is monitored."""
+    smoothed: float | None
+    """The smoothed value that made it the best; None: the one on the curve did, or another metric."""
     saved: tuple[Mark, ...]
     """The other checkpoints, oldest first."""
 
@@ -100,11 +103,13 @@ def panel(  # noqa: PLR0913 - what a drawing depends on
     gone = [checkpoint for checkpoint in checkpoints if checkpoint.sequence in left]
     placed += _placed_beside(gone, curve, over_steps=over_steps)
     placed.sort(key=lambda mark: mark.checkpoint.sequence)
+    top = next((mark for mark in placed if mark.checkpoint.sequence == best), None)
     return Panel(
         curve=curve,
         training=None if training is None else found[training],
-        best=next((mark for mark in placed if mark.checkpoint.sequence == best), None),
+        best=top,
         best_by=best_by,
+        smoothed=None if top is None or best_by != name else smoothed(top.checkpoint, name),
         saved=tuple(mark for mark in placed if mark.checkpoint.sequence != best),
     )
 

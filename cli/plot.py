@@ -59,6 +59,8 @@ class PanelJson(TypedDict):
     """null: the best checkpoint has no value there, or there is none."""
     best_by: str
     """The metric that it is the best by: this one, or the primary monitor; empty: nothing is monitored."""
+    smoothed: float | str | None
+    """The smoothed value that made it the best; null: the one on the curve did, or another metric."""
     saved: list[MarkJson]
     """The other checkpoints of the run, oldest first."""
 
@@ -156,6 +158,7 @@ def _to_json(panel: Panel) -> PanelJson:
         training=None if panel.training is None else _curve_to_json(panel.training),
         best=None if panel.best is None else _mark_to_json(panel.best),
         best_by=panel.best_by,
+        smoothed=None if panel.smoothed is None else float_to_json(panel.smoothed),
         saved=[_mark_to_json(mark) for mark in panel.saved],
     )
 
@@ -206,7 +209,8 @@ def _legend(panel: Panel, pens: Pens, *, over_steps: bool) -> _Parts:
     if panel.best is not None:
         place = f"step {panel.best.x}" if over_steps else f"epoch {words.epoch(panel.best.x)}"
         best = "best" if panel.best_by == panel.curve.metric else f"best by {panel.best_by}:"
-        entries.append((f"{pens.best} {best} {words.number(panel.best.y)} in {place}", curves.BEST))
+        judged = "" if panel.smoothed is None else f" (smoothed: {words.number(panel.smoothed)})"
+        entries.append((f"{pens.best} {best} {words.number(panel.best.y)} in {place}{judged}", curves.BEST))
     if panel.saved:
         entries.append((f"{pens.saved} saved", ""))
     return entries

@@ -233,6 +233,16 @@ def test_a_terminal_shows_how_the_monitored_metric_went(trained):
     assert "\x1b[32m\x1b[1m▁\x1b[0m" in ran.written
 
 
+def test_the_value_that_made_it_the_best_is_told_where_it_is_smoothed(tmp_path):
+    """The best by a smoothed metric need not be the lowest on the curve; both values are said."""
+    policy = CheckpointPolicy(monitor="val_loss", smoothing="mean:2", keep_all=True)
+    with Checkpointer(tmp_path / "run", policy, model=Weights()) as ckpt:
+        for loss in (8.0, 1.0, 2.0, 4.0):
+            ckpt.log(val_loss=loss)
+    ran = run_in_terminal(COMMAND, "ls", tmp_path / "run", columns=100)
+    assert ran.screen[1] == "val_loss  █▁▂▄  best 2 in epoch 3 (smoothed: 1.5)"
+
+
 def test_the_best_on_a_way_that_was_left_keeps_its_value(tmp_path):
     """What is said beside the curve is the best checkpoint's own, not that of the epoch that took its number."""
     policy = CheckpointPolicy(monitor="val_loss", keep_all=True)

@@ -71,6 +71,19 @@ def test_validation_and_training_are_drawn_together_with_the_best_and_the_saved(
     assert any("⠀" < character <= "⣿" for character in first)
 
 
+def test_the_value_that_made_it_the_best_is_told_where_it_is_smoothed(keepbest, tmp_path):
+    """The best by a smoothed metric need not be the lowest on the curve; both values are said, of other metrics none."""
+    policy = CheckpointPolicy(monitor="val_loss", smoothing="mean:2", keep_all=True)
+    with Checkpointer(tmp_path / "run", policy, model=Weights()) as ckpt:
+        for loss in (8.0, 1.0, 2.0, 4.0):
+            ckpt.log(val_loss=loss, other=loss)
+    said = keepbest("plot", tmp_path / "run")
+    assert "● best 2 in epoch 3 (smoothed: 1.5)  ○ saved" in said.out
+    assert "● best by val_loss: 2 in epoch 3  ○ saved" in said.out
+    panels = keepbest("plot", tmp_path / "run", "--json").json["panels"]
+    assert [panel["smoothed"] for panel in panels] == [1.5, None]
+
+
 def test_json_has_the_values_that_are_drawn(keepbest, run):
     """Programs get every value, with epochs from 0, and where the checkpoints stand."""
     found = keepbest("plot", run, "val_loss", "--json").json
@@ -282,7 +295,7 @@ def test_a_drawing_has_its_size_whatever_is_drawn(data):
     ]
     width, height = data.draw(st.integers(NARROWEST, 200)), data.draw(st.integers(LOWEST, 40))
     logarithmic = data.draw(st.booleans())
-    panel = Panel(curve=drawn[0], training=drawn[1], best=None, best_by="", saved=())
+    panel = Panel(curve=drawn[0], training=drawn[1], best=None, best_by="", smoothed=None, saved=())
     for pens in (curves.FINE, curves.COARSE):
         lines = curves.draw(panel, pens, width=width, height=height, logarithmic=logarithmic, over_steps=True)
         assert not lines or [len(line) for line in lines] == [width] * height
