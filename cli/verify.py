@@ -157,6 +157,9 @@ def _show(url: str, report: Report, trusted: Trusted | None) -> None:
     screen.line(
         f"{url}: {verdict}{words.count(len(whole), 'checkpoint')} whole{signed}, {words.size(report.nbytes)} read."
     )
+    if damaged:
+        other = f"; training can go on from a whole one by ckpt.restore('{whole[-1]}')" if whole else ""
+        screen.line(f"What is damaged can be put back from a copy, if there is one{other}.", "dim")
 
 
 def _show_problems(problems: Sequence[Problem]) -> dict[str, list[str]]:

@@ -36,6 +36,8 @@ def test_a_flipped_bit_is_the_answer_no(keepbest, run, place):
     assert [line.split()[0] for line in said.out.splitlines()[:3]] == ["whole", "whole", "DAMAGED"]
     assert "the tensor 'weight' in " in said.out
     assert "1 checkpoint damaged, 2 checkpoints whole" in said.out
+    whole = only(place, "checkpoints/epoch-003*/model.safetensors").split("/")[1]
+    assert f"training can go on from a whole one by ckpt.restore('{whole}')." in said.out
 
 
 @pytest.mark.parametrize("target", ["commits/00000001.json", "checkpoints/epoch-001*/state.json"])
