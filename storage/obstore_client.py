@@ -29,7 +29,7 @@ from ..errors import (
 )
 from .backend import Buffer
 from .client import TransientError
-from .s3 import S3Client
+from .s3_client import S3Client
 from .s3_errors import translate
 from .transfer import TransferSettings
 

@@ -21,8 +21,8 @@ SOURCES = sorted(path for room in FLOORS for path in (ROOT / room).rglob("*.py")
 NO_ROOMS = {"benchmarks", "docs", "examples", "shared", "tests"}
 """Folders beside the rooms that have Python files and are not installed."""
 
-BACK_LATER = {("cli", "cli.app"), ("storage.s3", "storage.obstore_client")}
-"""Arrows that close a circle, within a function: a facade that opens the door, and a choice of who builds upon it."""
+BACK_LATER = {("cli", "cli.app")}
+"""Arrows that close a circle, within a function: a facade that opens the door."""
 
 
 def imports(path):

@@ -72,7 +72,7 @@ def test_validation_and_training_are_drawn_together_with_the_best_and_the_saved(
 
 
 def test_the_value_that_made_it_the_best_is_told_where_it_is_smoothed(keepbest, tmp_path):
-    """The best by a smoothed metric need not be the lowest on the curve; both values are said, of other metrics none."""
+    """The best by a smoothed metric need not be the lowest on the curve; both are said, of other metrics none."""
     policy = CheckpointPolicy(monitor="val_loss", smoothing="mean:2", keep_all=True)
     with Checkpointer(tmp_path / "run", policy, model=Weights()) as ckpt:
         for loss in (8.0, 1.0, 2.0, 4.0):
