@@ -16,7 +16,6 @@ And of retiring (a crash between any two leaves an orphan at worst, never a comm
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +40,7 @@ from .file_hasher import FileHasher
 from .known_files import KnownFiles
 from .layout import commit_key, data_key, data_prefix
 from .manifest import Artifact, CheckpointInfo, Manifest, decode, encode
-from .operation import one_operation
+from .operation import one_operation, submit
 from .tensorfile import TensorFilePlan
 from .tensorstream import Bytes
 
@@ -113,7 +112,7 @@ def write(backend: Backend, name: str, drafts: Sequence[Draft], known: KnownFile
     if backend.capabilities.parallel > 1 and len(drafts) > 1:
         with ThreadPoolExecutor(min(backend.capabilities.parallel, len(drafts)), "keepbest-file") as pool:
             for draft in sorted(drafts, key=_size, reverse=True):
-                pool.submit(contextvars.copy_context().run, attempt, draft)
+                submit(pool, attempt, draft)
     else:
         for draft in drafts:
             attempt(draft)

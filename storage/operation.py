@@ -6,9 +6,14 @@ So a save and what tidies up behind it end within one deadline, and the next sav
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _BEGAN: ContextVar[float | None] = ContextVar("keepbest_operation", default=None)
 
@@ -17,13 +22,18 @@ _BEGAN: ContextVar[float | None] = ContextVar("keepbest_operation", default=None
 def one_operation() -> Iterator[None]:
     """Make the requests of a block, or of the function that this decorates, one operation; or a part of the outer one.
 
-    Other threads belong to it only if they run in a copy of the context (`contextvars.copy_context`).
+    Other threads belong to it only for what `submit` gives them.
     """
     token = _BEGAN.set(began())
     try:
         yield
     finally:
         _BEGAN.reset(token)
+
+
+def submit(workers: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> Future[T]:
+    """Have a worker do something as a part of the operation under way, and of whatever else the context says."""
+    return workers.submit(contextvars.copy_context().run, call, *args)
 
 
 def began() -> float:

@@ -7,7 +7,6 @@ moved at once.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 import itertools
 import threading
@@ -24,7 +23,7 @@ from . import progress, retry
 from .backend import Buffer, Chunk, Held
 from .client import Client, Source, TransientError
 from .older import NotCopiedError, Older
-from .operation import one_operation
+from .operation import one_operation, submit
 from .parts import LEAST, Part, PartSizes, parts
 from .retry import RETRIED, Retry
 from .spans import coalesce, view
@@ -101,7 +100,7 @@ class Transfer:
 
     def each(self, requests: Iterable[Callable[[], T]]) -> list[T]:
         """Send requests in parallel, each as `call` does; returns the answers in order, or raises one's error."""
-        futures = [_submit(self._workers, self.call, request) for request in requests]
+        futures = [submit(self._workers, self.call, request) for request in requests]
         try:
             return [future.result() for future in futures]
         finally:
@@ -327,7 +326,7 @@ class Transfer:
         if len(pieces) == 1:
             fetch(*pieces[0])
         else:
-            _all([_submit(self._workers, fetch, *piece) for piece in pieces])
+            _all([submit(self._workers, fetch, *piece) for piece in pieces])
         if not pieces:
             self.call(lambda: self.client.head(key))  # nothing is asked for, but of an object that exists
         last = min(ends, default=None)
@@ -383,7 +382,7 @@ class _Sending:
                 self._window.release()
                 break
             try:
-                self._futures.append(_submit(self._workers, self._send, number, part))
+                self._futures.append(submit(self._workers, self._send, number, part))
             except BaseException:
                 self._window.release()
                 raise
@@ -430,11 +429,6 @@ def _file(key: str) -> str:
 def _again(chunks: Iterable[Chunk]) -> bool:
     """Say whether a stream can be gone through again: what was taken out of an iterator is gone."""
     return iter(chunks) is not chunks
-
-
-def _submit(workers: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> Future[T]:
-    """Have a worker do something as a part of the operation under way."""
-    return workers.submit(contextvars.copy_context().run, call, *args)
 
 
 def _all(futures: Sequence[Future[Any]]) -> None:
