@@ -7,12 +7,12 @@ that name what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
-from ..errors import StorageError
+from ..errors import StorageError, UnexpectedAnswerError
 from .backend import Buffer, Entry
 
 DELETE_BATCH = 1000
@@ -137,3 +137,18 @@ class Client(Protocol):
         Raises:
             ObjectNotFoundError, ObjectExistsError: as `copy`.
         """
+
+
+async def receive(chunks: AsyncIterator[bytes], target: memoryview, location: str) -> int:
+    """Put what arrives of a range into `target`; returns its bytes.
+
+    Raises:
+        UnexpectedAnswerError: it is more than was asked for.
+    """
+    position = 0
+    async for chunk in chunks:
+        if position + len(chunk) > len(target):
+            raise UnexpectedAnswerError(location, "longer than the range that was asked for")
+        target[position : position + len(chunk)] = chunk
+        position += len(chunk)
+    return position

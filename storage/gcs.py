@@ -35,7 +35,7 @@ from . import assembly, event_loop
 from .assembly import Assembly
 from .backend import Buffer, Entry
 from .bucket import BucketBackend, no_secrets_in
-from .client import Source, TransientError, Upload
+from .client import Source, TransientError, Upload, receive
 from .gcs_errors import answered, unanswered
 from .gcs_service import Service, filesystem
 from .layout import TEMPORARY_PREFIX
@@ -327,7 +327,6 @@ class GcsClient:
 
     async def _read_into(self, key: str, begin: int, target: memoryview) -> int:
         wanted = {"Range": f"bytes={begin}-{begin + len(target) - 1}"}
-        position = 0
         request = await self._request("GET", self._object(key), {"alt": "media"}, headers=wanted)
         async with request as answer:
             if answer.status == 416:  # noqa: PLR2004 - the object ends before the range
@@ -335,12 +334,7 @@ class GcsClient:
             if answer.status != 206:  # noqa: PLR2004 - a part of it
                 self._checked(_Answer(answer.status, answer.headers, await answer.read()), key, "storage.objects.get")
                 raise UnexpectedAnswerError(f"{self.url}/{key}", "the whole object instead of a range")
-            async for chunk in answer.content.iter_any():
-                if position + len(chunk) > len(target):
-                    raise UnexpectedAnswerError(f"{self.url}/{key}", "longer than the range that was asked for")
-                target[position : position + len(chunk)] = chunk
-                position += len(chunk)
-        return position
+            return await receive(answer.content.iter_any(), target, f"{self.url}/{key}")
 
     def _checked(self, answer: _Answer, key: str, needs: str) -> _Answer:
         location, hide = f"{self.url}/{key}".rstrip("/"), self._service.secrets().hide

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from ..errors import CredentialsError, ObjectNotFoundError, StorageError, UnexpectedAnswerError
 from . import event_loop
 from .backend import Buffer, Entry
-from .client import Source, Upload
+from .client import Source, Upload, receive
 from .remote_errors import Secrets
 from .s3_errors import translate
 
@@ -241,16 +241,10 @@ class S3Client:
             if getattr(error, "response", {}).get("Error", {}).get("Code") in {"InvalidRange", "416"}:
                 return 0  # the object ends before it
             raise
-        position = 0
         async with answer["Body"] as body:
             if not str(self._expect(answer, "ContentRange", key)).startswith(f"bytes {begin}-"):
                 raise UnexpectedAnswerError(f"{self.url}/{key}", "another range than the one asked for")
-            async for chunk in body.iter_chunks(_READ):
-                if position + len(chunk) > len(target):
-                    raise UnexpectedAnswerError(f"{self.url}/{key}", "longer than the range that was asked for")
-                target[position : position + len(chunk)] = chunk
-                position += len(chunk)
-        return position
+            return await receive(body.iter_chunks(_READ), target, f"{self.url}/{key}")
 
     def _expect(self, answer: Any, name: str, key: str) -> Any:
         """Return what every answer of the kind has; one without it is not from an S3."""
