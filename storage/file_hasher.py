@@ -13,8 +13,11 @@ from .digest import Hasher, digest, finish
 Offsets = Mapping[str, tuple[int, int]]
 """Name → begin and end in the data, in the order of the file."""
 
-PIECE = 256 << 10
-"""Bytes that are hashed at a time, for two digests: what was read for the first is in the cache for the second."""
+PIECE = 512 << 10
+"""Bytes that are hashed at a time, for two digests: what was read for the first is in the cache for the second.
+
+Measured with the copy before it, 1 GiB: 256 KiB 75 ms, 512 KiB 71, 1 MiB 81, which a core's cache has no room for.
+"""
 _GAP = 1 << 20
 
 
