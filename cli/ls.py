@@ -123,9 +123,8 @@ def _show_curve(run: Run, checkpoints: Sequence[CheckpointInfo], found: Marks) -
     value = None if best is None else best.metrics.get(primary.monitor)
     told, at = "", None
     if best is not None and best.epoch is not None and value is not None:
-        told = f"best {words.number(value)} in epoch {words.epoch(best.epoch)}"
-        judged = smoothed(best, primary.monitor)
-        told += "" if judged is None else f" (smoothed: {words.number(judged)})"
+        judged = words.smoothed(smoothed(best, primary.monitor))
+        told = f"best {words.number(value)} in epoch {words.epoch(best.epoch)}{judged}"
         points = enumerate(zip(epochs, values, strict=True))
         at = next((place for place, point in points if point == (best.epoch, value)), None)
     room = screen.width() - screen.cells(primary.monitor) - len(told) - 4

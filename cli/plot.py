@@ -209,8 +209,9 @@ def _legend(panel: Panel, pens: Pens, *, over_steps: bool) -> _Parts:
     if panel.best is not None:
         place = f"step {panel.best.x}" if over_steps else f"epoch {words.epoch(panel.best.x)}"
         best = "best" if panel.best_by == panel.curve.metric else f"best by {panel.best_by}:"
-        judged = "" if panel.smoothed is None else f" (smoothed: {words.number(panel.smoothed)})"
-        entries.append((f"{pens.best} {best} {words.number(panel.best.y)} in {place}{judged}", curves.BEST))
+        value = words.number(panel.best.y)
+        judged = words.smoothed(panel.smoothed)
+        entries.append((f"{pens.best} {best} {value} in {place}{judged}", curves.BEST))
     if panel.saved:
         entries.append((f"{pens.saved} saved", ""))
     return entries

@@ -57,6 +57,11 @@ def number(value: float) -> str:
     return f"{value:.6g}" if math.isfinite(value) else repr(value)
 
 
+def smoothed(value: float | None) -> str:
+    """Return what is said behind a value that was logged, if another one was judged in its place; else nothing."""
+    return "" if value is None else f" (smoothed: {number(value)})"
+
+
 def count(many: int, noun: str) -> str:
     """Return "1 checkpoint", "2 checkpoints"."""
     return f"{many:,} {noun}" if many == 1 else f"{many:,} {noun}s"
