@@ -16,8 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cases
+
+if TYPE_CHECKING:
+    import local
 
 
 def main() -> int:
@@ -38,9 +42,7 @@ def main() -> int:
 def run(folder: Path, *, quick: bool, only: str | None, write_docs: bool) -> int:
     """Measure, print, judge."""
     import documents
-    import local
     import machine
-    import tables
     from judgement import judge
     from measure import console
 
@@ -51,15 +53,7 @@ def run(folder: Path, *, quick: bool, only: str | None, write_docs: bool) -> int
         console.print(f"{name}: {fact}", highlight=False)
     console.print(f"load before: {machine.load()}", highlight=False)
     begin = time.monotonic()
-    work: dict[str, Callable[[Path], local.Found]] = {
-        part.title: functools.partial(local.measure, part) for part in local.plan(quick=quick)
-    }
-    work[local.KERAS_PART] = functools.partial(local.measure_keras, quick=quick)
-    parts: dict[str, local.Found] = {}
-    for number, (title, part) in enumerate(work.items()):
-        if only is None or only in title:
-            parts[title] = part(folder / f"part-{number}")
-            tables.show(parts[title])
+    parts = _measured(folder, quick=quick, only=only)
     held = [not part.failed for part in parts.values()]
     if only is None:
         held.append(judge(parts))
@@ -69,6 +63,25 @@ def run(folder: Path, *, quick: bool, only: str | None, write_docs: bool) -> int
     if write_docs:
         documents.write(parts, facts, shlex.join(["python", *sys.argv]))
     return 0 if all(held) else 1
+
+
+def _measured(folder: Path, *, quick: bool, only: str | None) -> dict[str, local.Found]:
+    """Return what was found in each part, by title; its table is printed as soon as all of it is there."""
+    import local
+    import tables
+
+    work: list[tuple[str, Callable[[Path], local.Found]]] = [
+        (part.title, functools.partial(local.measure, part)) for part in local.plan(quick=quick)
+    ]
+    work.append((local.KERAS_PART, functools.partial(local.measure_keras, quick=quick)))
+    work = [(title, measure) for title, measure in work if only is None or only in title]
+    parts: dict[str, local.Found] = {}
+    for number, (title, measure) in enumerate(work):
+        found = parts.setdefault(title, local.Found(title=title, results={}))
+        found.add(measure(folder / f"part-{number}"))
+        if all(later != title for later, _ in work[number + 1 :]):
+            tables.show(found)
+    return parts
 
 
 def _small_things(folder: Path) -> bool:

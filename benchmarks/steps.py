@@ -35,8 +35,8 @@ DENSE = Compared("every_1", "plain_1", "plain_1")
 def rise(of: Callable[[str], list[float]], compared: Compared) -> float:
     """Return by what share steps are longer, in the median; not a number where nothing was measured.
 
-    Each is compared with those of its own turn: from one `fit` to the next, TensorFlow's steps take 75 ms or 107,
-    whether it saves or not, and a median of all would say how often it was which.
+    Each is compared with those of its own turn: how fast a machine is changes from one to the next, and a median of all
+    would say how often it was which.
     """
     plain, saving, turns = of(compared.plain), of(compared.saving), len(of(compared.turn))
     if not turns:
