@@ -18,18 +18,12 @@ EVERY = 10
 WARM = 5
 """Batches of a `fit` that are not counted."""
 
-PLAIN = slice(WARM, WARM + EVERY)
-"""Batches of a `fit` at which the callback is not called yet; what saving costs is compared with these.
+UNCOUNTED = 2
+"""Saves that are not counted: the first makes what a saver keeps, its memory and its threads; the second finds no file
+of a checkpoint that has been replaced, which all later ones do."""
 
-Not with another `fit`: from one to the next, TensorFlow's steps take 75 ms or 107, whether it saves or not.
-"""
-
-COUNTED = slice(25, 35)
-"""Batches from where the callback is called, with the third save in their midst, the first that is like all after it.
-
-The first makes what a saver keeps, its memory and its threads; the second finds no file of a checkpoint that has been
-replaced, which all later ones do.
-"""
+PAIRS = 6
+"""Blocks of `EVERY` batches in a `fit` that save, each with one before it that does not."""
 
 
 def best_checkpoint(folder: Path) -> Any:
@@ -90,19 +84,30 @@ class KerasMeasurements:
         self._model = keras.Sequential([keras.Input((width,)), *layers])
         self._model.compile(optimizer="adam", loss="mse")
         batch = 16
-        self._data = np.zeros((batch * (PLAIN.stop + COUNTED.stop + 1), width), np.float32) + 0.5
+        self._data = np.zeros((batch * (len(called()) + 1), width), np.float32) + 0.5
         self._batch = batch
         self._fit(EVERY, [])
 
     def fit(self) -> dict[str, list[float]]:
-        """Train, first without the callback's hooks for batches, then with them."""
+        """Train, by turns without the callback's hooks for batches, and with them.
+
+        So blocks of one `fit` are compared that follow each other: from one `fit` to the next, TensorFlow's steps take
+        75 ms or 107, whether it saves or not.
+        """
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
-        callback = self._make(folder)
-        held = timed(callback, after=PLAIN.stop)
-        steps = self._fit(PLAIN.stop + COUNTED.stop, [callback])
+        callback, calls = self._make(folder), called()
+        held = timed(callback, calls)
+        steps = self._fit(len(calls), [callback])
         shutil.rmtree(folder)
-        return {"blocked": [sum(held()[COUNTED])], **overhead_of(steps[PLAIN], steps[PLAIN.stop :][COUNTED])}
+        samples: dict[str, list[float]] = {"blocked": []}
+        for pair in range(UNCOUNTED, PAIRS):
+            begin = len(calls) - 2 * EVERY * (PAIRS - pair)
+            middle, end = begin + EVERY, begin + 2 * EVERY
+            samples["blocked"].append(sum(held[middle:end]))
+            for name, found in overhead_of(steps[begin:middle], steps[middle:end]).items():
+                samples.setdefault(name, []).extend(found)
+        return samples
 
     def _fit(self, steps: int, callbacks: list[Any]) -> list[float]:
         """Return the seconds from each batch's begin to the next one's, so that callbacks are part of it."""
@@ -115,26 +120,30 @@ class KerasMeasurements:
         return [after - before for before, after in itertools.pairwise(begins)]
 
 
-def timed(callback: Any, *, after: int) -> Callable[[], list[float]]:
-    """Let the callback's hooks for batches note their time; return the function that says it, by batch.
+def called() -> list[bool]:
+    """Say of each batch of a `fit` whether the callback is called: in blocks that have its save in their midst."""
+    pair = [False] * EVERY + [True] * EVERY
+    return [False] * WARM + [True] * (EVERY // 2) + pair * PAIRS
 
-    They are not called for the first batches, `after` of them; the next one is their first.
+
+def timed(callback: Any, calls: list[bool]) -> list[float]:
+    """Let the callback's hooks for batches note their time; return what will hold the seconds, by batch.
+
+    Where it is not called, it does not see that there was a batch.
     """
-    seconds: list[float] = []
+    seconds = [0.0] * len(calls)
+    seen = list(itertools.accumulate(calls, initial=0))
 
-    def wrap(hook: Callable[..., None], *, begins: bool) -> Callable[..., None]:
+    def wrap(hook: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(hook)
         def noting(batch: int, logs: Any = None) -> None:
-            if batch < after:
-                return
-            begin = time.perf_counter()
-            hook(batch - after, logs)
-            if begins or not seconds:
-                seconds.append(0.0)
-            seconds[-1] += time.perf_counter() - begin
+            if batch < len(calls) and calls[batch]:
+                begin = time.perf_counter()
+                hook(seen[batch], logs)
+                seconds[batch] += time.perf_counter() - begin
 
         return noting
 
-    callback.on_train_batch_begin = wrap(callback.on_train_batch_begin, begins=True)
-    callback.on_train_batch_end = wrap(callback.on_train_batch_end, begins=False)
-    return lambda: seconds
+    callback.on_train_batch_begin = wrap(callback.on_train_batch_begin)
+    callback.on_train_batch_end = wrap(callback.on_train_batch_end)
+    return seconds

@@ -202,7 +202,7 @@ def measure_keras(folder: Path, *, quick: bool) -> Found:
     """Let the callbacks take turns."""
     names = (KERAS_BEST,) if quick else tuple(KERAS)
     made = {name: (KerasMeasurements, (KERAS[name], KERAS_MB)) for name in names}
-    turns = (Turn("fit", 2 if quick else 5, names), Turn("fit", 2 if quick else 15, (KERAS_BEST,)))
+    turns = (Turn("fit", 1 if quick else 2, names), Turn("fit", 0 if quick else 6, (KERAS_BEST,)))
     return _measured(KERAS_PART, made, turns, folder)
 
 
