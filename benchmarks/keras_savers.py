@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from steps import overhead_of
+from turns import collect
 
 EVERY = 10
 """Batches after which a callback saves."""
@@ -100,13 +101,12 @@ class KerasMeasurements:
         held = timed(callback, calls)
         steps = self._fit(len(calls), [callback])
         shutil.rmtree(folder)
-        samples: dict[str, list[float]] = {"blocked": []}
+        samples: dict[str, list[float]] = {}
         for pair in range(UNCOUNTED, PAIRS):
             begin = len(calls) - 2 * EVERY * (PAIRS - pair)
             middle, end = begin + EVERY, begin + 2 * EVERY
-            samples["blocked"].append(sum(held[middle:end]))
-            for name, found in overhead_of(steps[begin:middle], steps[middle:end]).items():
-                samples.setdefault(name, []).extend(found)
+            collect(samples, {"blocked": [sum(held[middle:end])]})
+            collect(samples, overhead_of(steps[begin:middle], steps[middle:end]))
         return samples
 
     def _fit(self, steps: int, callbacks: list[Any]) -> list[float]:

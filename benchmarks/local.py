@@ -24,7 +24,7 @@ from cases import (
 )
 from keras_savers import KerasMeasurements
 from measurements import Measurements, prepared, weighed
-from turns import Results, Turns
+from turns import Results, Turns, collect
 
 KERAS_MB = 502
 """10⁶ bytes of weights and moments."""
@@ -73,8 +73,7 @@ class Found:
     def add(self, later: Found) -> None:
         """Take the samples of another time, with processes of its own."""
         for case, measured in later.results.items():
-            for measure, samples in measured.items():
-                self.results.setdefault(case, {}).setdefault(measure, []).extend(samples)
+            collect(self.results.setdefault(case, {}), measured)
         self.failed |= later.failed
 
 

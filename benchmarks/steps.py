@@ -23,7 +23,7 @@ class Compared(NamedTuple):
     saving: str
     plain: str
     turn: str
-    """Has one sample for each turn."""
+    """Has one sample for each turn: a block with saving, and the one before it."""
 
 
 STEPS = Compared("saving_steps", "plain_steps", "plain_10")

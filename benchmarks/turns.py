@@ -72,8 +72,7 @@ class Turns:
                     with memory.lent():
                         self._workers[name][1].send(what)
                         found = self._hear(name) or {}
-                    for measure, samples in found.items():
-                        self.results[name].setdefault(measure, []).extend(samples)
+                    collect(self.results[name], found)
 
     def _hear(self, name: str) -> Any:
         process, pipe = self._workers[name]
@@ -88,6 +87,12 @@ class Turns:
             self.failed[name] = error
             self.results.pop(name, None)
         return found
+
+
+def collect(samples: dict[str, list[float]], found: Mapping[str, list[float]]) -> None:
+    """Add what was found to the samples, by the name of what was measured."""
+    for measure, some in found.items():
+        samples.setdefault(measure, []).extend(some)
 
 
 def show(text: str) -> None:
