@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from ..errors import SaveFailedError
-from ..storage import progress
+from ..storage import helper, progress
 from .overlap import Overlap
 from .pace import Pace
 from .saver import Committed
@@ -107,7 +108,7 @@ class Writer:
         self._executor = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="keepbest-writer",
-            initializer=None if pace.mode == "sync" else pace.slow_down,
+            initializer=None if pace.mode == "sync" else partial(_give_way, pace),
         )
         self._last: SaveHandle | None = None
         self._copying: Future[None] | None = None
@@ -145,3 +146,9 @@ class Writer:
         self.wait()
         self._copier.shutdown(wait=True)
         self._executor.shutdown(wait=True)
+
+
+def _give_way(pace: Pace) -> None:
+    """Leave the cores to training, all but what only waits for the disk."""
+    helper.keep_priority()
+    pace.slow_down()

@@ -7,7 +7,6 @@ refuses O_DIRECT, the same writes go through the page cache.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import ctypes
 import errno
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from . import progress
+from . import helper, progress
 from .backend import Buffer, Chunk, Held
 from .pages import pages
 
@@ -34,6 +33,8 @@ PAGE = 4096
 """What O_DIRECT wants addresses, offsets and lengths to be multiples of; no common disk wants more."""
 
 _PIECE = 16 << 20
+_EAGER = 4 << 20
+"""Bytes that a disk with nothing to do gets."""
 _BOUNCE = 4 << 20
 _WORTH = 16 * PAGE
 """Bytes from which it is worth a write of its own not to copy them."""
@@ -179,7 +180,7 @@ class _Writer:
             self._run = _Run(address)
         self._run.length += len(view)
         self._run.owners.append(view)
-        if self._run.length >= _PIECE:
+        if self._run.length >= (_EAGER if self._disk.idle else _PIECE):
             self._send_run()
 
     def skip(self, data: memoryview) -> None:
@@ -283,15 +284,20 @@ class _Disk:
         self._jobs: queue.SimpleQueue[tuple[memoryview, int, object, mmap.mmap | None] | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(_WAITING)
         self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
-        self._made = 0
+        self._made = self._sent = self._written = 0
         self._error: BaseException | None = None
         self._stopped = False
         self._begun, self._ended = threading.Event(), threading.Event()
         try:
-            _thread.start_new_thread(self._run, ())  # `Thread.start` waits until it has begun, if need be for ever
+            helper.run(self._run, own_priority=_is_direct(fd))  # to the page cache it copies, which takes a core
         except BaseException:
             os.close(self._fd)
             raise
+
+    @property
+    def idle(self) -> bool:
+        """All that was sent is written."""
+        return self._sent == self._written
 
     def send(self, data: memoryview, offset: int, owners: object, bounce: mmap.mmap | None) -> None:
         """Have `data` written at `offset`, soon.
@@ -304,6 +310,7 @@ class _Disk:
             self._room.acquire(blocking=self._error is None)
         if self._error is not None:
             raise self._error
+        self._sent += 1
         self._jobs.put((data, offset, owners, bounce))
 
     def bounce(self) -> mmap.mmap:
@@ -366,6 +373,7 @@ class _Disk:
                     self._error = error
             if bounce is not None:
                 self._free.put(bounce)
+            self._written += 1
             self._room.release()
 
 

@@ -17,6 +17,7 @@ import keepbest
 from keepbest import Checkpointer, CheckpointPolicy
 from keepbest.core.pace import Pace
 from keepbest.errors import ConfigError, NotARunError
+from keepbest.storage import direct
 
 ALL = CheckpointPolicy(every_n_epochs=None, at_end=False, keep_all=True)
 LARGE = "training waits until each save is written"
@@ -175,3 +176,27 @@ def test_a_writer_that_training_waits_for_is_not_slowed(url, monkeypatch):
     with Checkpointer(url, ALL, state=watching, mode="sync") as ckpt:
         ckpt.save()
     assert set(watching.seen.values()) == {os.getpriority(os.PRIO_PROCESS, threading.get_native_id())}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has niceness by thread")
+@pytest.mark.parametrize("refused", [False, True], ids=["past-the-page-cache", "through-it"])
+def test_who_waits_for_the_disk_is_not_slowed(tmp_path, monkeypatch, refused):
+    """It takes nothing from training; but where it copies to the page cache, it keeps to the writer's share."""
+    levels, plain = {}, os.pwrite
+
+    def pwrite(fd, data, offset):
+        level = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        levels.setdefault(direct._is_direct(fd), set()).add(level)
+        return plain(fd, data, offset)
+
+    if refused:
+        monkeypatch.setattr(direct, "_O_DIRECT", 0)
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    state = {"w": np.zeros(1_000_001, np.uint8), "v": np.zeros(1 << 22)}
+    with Checkpointer(tmp_path / "run", ALL, state=state) as ckpt:
+        ckpt.save().result(60)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        for number in range(2):
+            state["v"] = np.full(1 << 22, float(number))
+            ckpt.save().result(60)
+    assert levels == ({False: {before + 10}} if refused else {True: {before}, False: {before + 10}})

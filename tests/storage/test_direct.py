@@ -17,7 +17,7 @@ from contracts import disks
 from contracts.backend_contract import Stream, noise
 
 from keepbest.errors import ObjectExistsError, StorageError, StorageFullError
-from keepbest.storage import direct, tensorfile
+from keepbest.storage import direct, helper, tensorfile
 from keepbest.storage.backend import open_backend
 from keepbest.storage.tensorfile import TensorSpec
 
@@ -183,7 +183,7 @@ def test_a_thread_that_cannot_begin_is_an_error(backend, monkeypatch, lies):
     streams = {"small": [memory[: 2 << 20]], "on pages": [memory], "anywhere": [memory[1:]]}
     late, plain, written = [], os.pwrite, []
     monkeypatch.setattr(direct, "_PATIENCE", 0.05)
-    monkeypatch.setattr(direct._thread, "start_new_thread", lambda run, _: late.append(run))
+    monkeypatch.setattr(helper._thread, "start_new_thread", lambda run, _: late.append(run))
     monkeypatch.setattr(os, "pwrite", lambda *asked: written.append(asked) or plain(*asked))
     before = state_of_process()
     with pytest.raises(MemoryError, match="could not begin"):
