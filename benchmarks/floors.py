@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from keepbest.storage.pages import pages
 
-CHUNK = 8 << 20
+CHUNK = 64 << 20
 BLOCK = 4096
 """Bytes that offset, length and memory of a direct write are multiples of."""
 
