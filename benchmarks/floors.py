@@ -14,6 +14,7 @@ from typing_extensions import override
 from keepbest.storage.pages import pages
 
 CHUNK = 64 << 20
+"""Bytes of a read or a write, as large as the largest of a save: smaller ones take longer."""
 BLOCK = 4096
 """Bytes that offset, length and memory of a direct write are multiples of."""
 
